@@ -1,0 +1,1 @@
+"""PartImageNet++ in JAX: data set, part-supervised models, robustness."""

@@ -1,0 +1,127 @@
+"""Saving and restoring with Orbax, which only this module knows.
+
+Restoring always builds the abstract target on the devices at hand, so that a
+checkpoint opens on any number of them.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from pinpp_jax.errors import UserError
+
+_keep = ocp.training.preservation_policies.LatestN
+
+
+class Checkpoints:
+  """The `checkpoints/` of a run: train state and data iterator, together.
+
+  Use it as a context manager; leaving it waits for a save under way.
+  """
+
+  def __init__(self, workdir: pathlib.Path, keep: int = 2):
+    self._checkpointer = ocp.training.Checkpointer(
+        workdir / 'checkpoints', preservation_policy=_keep(keep)
+    )
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *_):
+    self._checkpointer.close()
+
+  @property
+  def step(self) -> int:
+    """Returns the newest saved step, 0 when there is none."""
+    latest = self._checkpointer.latest
+    return latest.step if latest else 0
+
+  def save(self, step: int, state: Any, batches: Any) -> None:
+    """Saves `state` and the iterator; does nothing if `step` is saved."""
+    if self.step != step:
+      items = {'state': state, 'batches': batches}
+      self._checkpointer.save_checkpointables(step, items, force=True)
+
+  def restore(self, state: Any, batches: Any) -> Any:
+    """Returns the newest saved state and moves `batches` to where it was.
+
+    Args:
+      state: The run's initial state: structure, shapes, shardings, and the
+        answer when nothing is saved.
+      batches: Checkpointable iterator, changed in place.
+
+    Raises:
+      UserError: If the saved tree does not fit `state`.
+    """
+    if not self.step:
+      return state
+    items = {'state': _abstract(state), 'batches': batches}
+    try:
+      return self._checkpointer.load_checkpointables(None, items)['state']
+    except (KeyError, ValueError) as error:
+      raise UserError(
+          f'The checkpoint of step {self.step} in'
+          f' {self._checkpointer.directory} does not fit this model and'
+          f' optimiser; use another --workdir. ({_first_line(error)})'
+      ) from error
+
+
+class Best:
+  """The `best/` of a run: averaged variables of its best evaluation."""
+
+  def __init__(self, workdir: pathlib.Path):
+    self._checkpointer = ocp.training.Checkpointer(
+        workdir / 'best', preservation_policy=_keep(1)
+    )
+
+  def __enter__(self) -> 'Best':
+    return self
+
+  def __exit__(self, *_):
+    self._checkpointer.close()
+
+  @property
+  def step(self) -> int:
+    """Returns the step of the best evaluation, 0 before the first."""
+    latest = self._checkpointer.latest
+    return latest.step if latest else 0
+
+  @property
+  def score(self) -> float:
+    """Returns the best score so far, minus infinity before the first."""
+    latest = self._checkpointer.latest
+    return latest.metrics['score'] if latest else float('-inf')
+
+  def offer(self, step: int, score: float, variables: Any) -> None:
+    """Keeps `variables` if `score` beats all before it."""
+    if score > self.score:
+      self._checkpointer.save_checkpointables(
+          step, {'variables': variables}, force=True, metrics={'score': score}
+      )
+
+  def load(self, variables: Any) -> Any:
+    """Returns the kept variables, on the devices of `variables`."""
+    if not self.step:
+      return variables
+    items = {'variables': _abstract(variables)}
+    try:
+      loaded = self._checkpointer.load_checkpointables(None, items)
+    except (KeyError, ValueError) as error:
+      raise UserError(
+          f'The variables in {self._checkpointer.directory} do not fit this'
+          f' model. ({_first_line(error)})'
+      ) from error
+    return loaded['variables']
+
+
+def _abstract(tree: Any) -> Any:
+  return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      tree,
+  )
+
+
+def _first_line(error: Exception) -> str:
+  return str(error).strip().split('\n', 1)[0][:200]

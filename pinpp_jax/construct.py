@@ -1,0 +1,36 @@
+"""Turns a config section into an object: the whole configuration mechanism."""
+
+from collections.abc import Callable, Mapping
+import inspect
+from typing import Any
+
+from pinpp_jax.errors import UserError
+
+
+def construct(
+    table: Mapping[str, Callable[..., Any]],
+    section: Mapping[str, Any],
+    **extra: Any,
+) -> Any:
+  """Calls `table[section['name']]` with the rest of the section as keywords.
+
+  Args:
+    table: From a name to a class or function.
+    section: Config section with a `name`; its other fields are the keywords.
+    **extra: Keywords only known at run time (the model, the data, ...).
+
+  Raises:
+    UserError: If the name is not in the table, or a field is not a keyword of
+      what the name stands for.
+  """
+  keywords = dict(section)
+  name = keywords.pop('name', None)
+  if name not in table:
+    raise UserError(f'name={name!r} is not one of {sorted(table)}.')
+  target = table[name]
+  known = inspect.signature(target).parameters
+  unknown = sorted(set(keywords) - set(known))
+  if unknown:
+    fields = sorted(set(known) - set(extra) - {'parent'})
+    raise UserError(f'{name} has no field {unknown}; its fields are {fields}.')
+  return target(**keywords, **extra)

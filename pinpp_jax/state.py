@@ -1,0 +1,44 @@
+"""What a training run must remember, and nothing else."""
+
+from typing import Any
+
+from flax import linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@struct.dataclass
+class TrainState:
+  """Arrays only: the checkpoint is this tree."""
+
+  step: jax.Array
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+  ema: Any  # {'params', 'batch_stats'}, averaged over the steps.
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """Returns the weights and statistics of the last step, as Flax wants."""
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+def initial_variables(
+    model: nn.Module, image_size: int, key: jax.Array
+) -> dict[str, Any]:
+  """Returns fresh `params` and `batch_stats`, those of the bypass included."""
+  image = jnp.zeros((1, image_size, image_size, 3))
+  variables = model.init(key, image, train=False, parts=True)
+  return {'batch_stats': {}} | variables
+
+
+def create(variables: Any, tx: optax.GradientTransformation) -> TrainState:
+  """Returns the state before the first step."""
+  return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      opt_state=tx.init(variables['params']),
+      ema=jax.tree.map(jnp.copy, variables),
+      **variables,
+  )

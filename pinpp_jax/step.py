@@ -1,0 +1,96 @@
+"""The training step: augment, perturb, differentiate, update, average."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from pinpp_jax import optim
+from pinpp_jax.augment import Augment
+from pinpp_jax.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+  """All that a step does not change; hashable, so `jit` can hold it static.
+
+  Attributes:
+    model: Linen module, image in [0, 1] to a dict of outputs.
+    objective: (model, variables, batch, key) to (loss, (batch_stats, metrics)).
+    augment: Random changes of the batch on the device.
+    attack: Adversary of the training images, or None.
+    attack_ramp: From the step to the factor on the attack's step size.
+    tx: Optimiser.
+    schedule: From the step to the learning rate that it uses.
+    frozen: Top-level modules whose parameters stay as they are.
+    ema_decay: Share of the average that a step keeps.
+  """
+
+  model: nn.Module
+  objective: Callable[..., Any]
+  augment: Augment
+  attack: Any
+  attack_ramp: Callable[[jax.Array], Any]
+  tx: optax.GradientTransformation
+  schedule: Callable[[jax.Array], Any]
+  frozen: tuple[str, ...]
+  ema_decay: float
+
+
+@functools.partial(jax.jit, donate_argnames='state', static_argnames='recipe')
+def train_step(
+    state: TrainState, batch: Any, key: jax.Array, *, recipe: Recipe
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Takes one step; returns the new state and scalars to log."""
+  # The step alone decides its randomness, so a resumed run replays it.
+  augment_key, attack_key, model_key = jax.random.split(
+      jax.random.fold_in(key, state.step), 3
+  )
+  batch = recipe.augment(augment_key, batch)
+  if recipe.attack is not None:
+    batch = batch | {'image': perturb(state, batch, attack_key, recipe)}
+
+  def loss_fn(params):
+    params = optim.stop_frozen(params, recipe.frozen)
+    variables = state.variables | {'params': params}
+    return recipe.objective(recipe.model, variables, batch, model_key)
+
+  grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+  updates, opt_state = recipe.tx.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  variables = {'params': params, 'batch_stats': batch_stats}
+  state = TrainState(
+      step=state.step + 1,
+      opt_state=opt_state,
+      ema=optim.average(state.ema, variables, recipe.ema_decay),
+      **variables,
+  )
+  metrics = metrics | {
+      'grad_norm': optax.global_norm(grads),
+      'learning_rate': jnp.asarray(recipe.schedule(state.step - 1)),
+  }
+  return state, metrics
+
+
+def perturb(
+    state: TrainState, batch: Any, key: jax.Array, recipe: Recipe
+) -> jax.Array:
+  """Returns adversarial images for the network as deployed.
+
+  The adversary sees fixed statistics and no bypass, and one key per image.
+  """
+
+  def predict(image):
+    return recipe.model.apply(state.variables, image, train=False)['logits']
+
+  attack = dataclasses.replace(
+      recipe.attack,
+      step_size=recipe.attack.step_size * recipe.attack_ramp(state.step),
+  )
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['id'])
+  return attack(keys, predict, batch['image'], batch['label'])

@@ -1,0 +1,38 @@
+"""Test policy: eight forced CPU devices, strict ranks, given material."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update('jax_platforms', 'cpu')
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def _given(variable: str, default: str) -> pathlib.Path:
+  """Returns a folder that is not part of the repository, or skips the test."""
+  folder = pathlib.Path(os.environ.get(variable, ROOT / default)).resolve()
+  if not folder.is_dir():
+    pytest.skip(f'{variable} is not set and {folder} does not exist')
+  return folder
+
+
+@pytest.fixture(scope='session')
+def golden() -> pathlib.Path:
+  """Numbers recorded from the PyTorch reference."""
+  return _given('PINPP_GOLDEN', '../shared/golden')
+
+
+@pytest.fixture(scope='session')
+def pin_real() -> pathlib.Path:
+  """Real photographs with part masks, in the release's layout."""
+  return _given('PINPP_PIN_REAL', '../shared/pin_real')
+
+
+@pytest.fixture
+def key() -> jax.Array:
+  return jax.random.key(0)
