@@ -1,0 +1,249 @@
+"""Metrics as (sum, count) pairs, where they are written, and progress lines."""
+
+from collections.abc import Callable, Iterator, Mapping
+import json
+import math
+import os
+import pathlib
+import time
+from typing import Any
+
+from absl import logging
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+import tensorboardX
+
+FILE = 'metrics.jsonl'
+
+
+def add(total: Any, part: Any) -> Any:
+  """Adds up trees of (sum, count) on the host; None is zero.
+
+  Returns:
+    A tree like `part` with float64 leaves: a float32 count would stop growing
+    at 2**24 examples.
+  """
+  part = jax.tree.map(lambda x: np.asarray(x, np.float64), fetch(part))
+  return part if total is None else jax.tree.map(np.add, total, part)
+
+
+def means(total: Mapping[str, tuple[Any, Any]] | None) -> dict[str, float]:
+  """Divides each (sum, count) once; the mean of nothing is NaN."""
+  return {
+    name: float(s) / float(n) if n else math.nan
+    for name, (s, n) in (total or {}).items()
+  }
+
+
+def fetch(tree: Any) -> Any:
+  """Returns the whole value of every array, on every process, as numpy.
+
+  Arrays sharded over several processes are gathered; every process must call
+  this at the same point.
+  """
+
+  def one(x):
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+      return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return np.asarray(x)
+
+  return jax.tree.map(one, jax.device_get(tree) if _all_here(tree) else tree)
+
+
+def _all_here(tree: Any) -> bool:
+  """Whether one device_get, which overlaps the copies, can fetch the tree."""
+  return all(
+    x.is_fully_addressable
+    for x in jax.tree.leaves(tree)
+    if isinstance(x, jax.Array)
+  )
+
+
+def sum_over_processes(tree: Any) -> Any:
+  """Adds up host arrays (same shapes everywhere) over all processes.
+
+  The identity for one process. Every process must call this at the same point.
+
+  Returns:
+    A tree of numpy arrays with the dtypes given: the values travel as bytes,
+    because jax would halve 64-bit numbers.
+  """
+  if jax.process_count() == 1:
+    return jax.tree.map(np.asarray, tree)
+
+  def one(x):
+    x = np.asarray(x)
+    sent = np.frombuffer(np.ascontiguousarray(x).tobytes(), np.uint8)
+    got = np.asarray(multihost_utils.process_allgather(sent))
+    return sum(
+      np.frombuffer(row.tobytes(), x.dtype).reshape(x.shape) for row in got
+    )
+
+  return jax.tree.map(one, tree)
+
+
+class Writer:
+  """Appends rows to `workdir/metrics.jsonl` and to TensorBoard events.
+
+  Only process 0 writes. Opened with the step a run resumes from, it first
+  drops all later rows, in one atomic replacement: steps that are about to be
+  repeated appear once. A row cut short by a kill is dropped as well.
+
+  A value that is not finite becomes JSON `null` (`NaN` is not JSON), is left
+  out of TensorBoard, and is named in a warning.
+
+  Args:
+    workdir: Folder of the run; made if missing.
+    step: Step the run starts from, 0 for a new run.
+    clock: Seconds since the epoch, for the field `time`.
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike[str],
+    step: int = 0,
+    *,
+    clock: Callable[[], float] = time.time,
+  ):
+    self._clock = clock
+    self._path = self._board = None
+    if jax.process_index() != 0:
+      return
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    self._path = workdir / FILE
+    _keep_until(self._path, step)
+    # TensorBoard hides what an earlier attempt wrote at these steps.
+    self._board = tensorboardX.SummaryWriter(
+      str(workdir), purge_step=step + 1 if step else None
+    )
+
+  def __call__(self, step: int, values: Mapping[str, Any]) -> None:
+    """Writes one row; `values` are scalars, on the device or not."""
+    reserved = sorted({'step', 'time'} & set(values))
+    if reserved:
+      raise ValueError(f'{reserved} are fields of every row, not metrics.')
+    floats = {k: float(v) for k, v in fetch(dict(values)).items()}
+    bad = [name for name, v in floats.items() if not math.isfinite(v)]
+    if bad:
+      logging.warning('Step %d: %s not finite.', step, ', '.join(bad))
+    if self._path is None or self._board is None:
+      return
+    row = {'step': int(step), 'time': round(self._clock(), 3)}
+    row |= {k: None if k in bad else v for k, v in floats.items()}
+    with open(self._path, 'a', encoding='utf-8') as file:
+      file.write(json.dumps(row, allow_nan=False) + '\n')
+    for name, value in floats.items():
+      if name not in bad:
+        self._board.add_scalar(name, value, step)
+    self._board.flush()
+
+  def close(self) -> None:
+    """Closes the event file."""
+    if self._board is not None:
+      self._board.close()
+
+  def __enter__(self) -> 'Writer':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+
+def read(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+  """Returns the rows written so far, in order; `null` comes back as NaN.
+
+  A missing file is an empty list; a last line cut short is left out.
+  """
+  return [
+    {k: math.nan if v is None else v for k, v in row.items()}
+    for _, row in _rows(pathlib.Path(workdir) / FILE)
+  ]
+
+
+def _rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yields (line, row) for the whole lines of a file that may be missing."""
+  if not path.exists():
+    return
+  with open(path, encoding='utf-8', errors='replace') as file:
+    for line in file:
+      if not line.endswith('\n'):
+        return
+      try:
+        row = json.loads(line)
+      except ValueError:
+        logging.warning('%s: left out a damaged line.', path)
+        continue
+      yield line, row
+
+
+def _keep_until(path: pathlib.Path, step: int) -> None:
+  """Leaves the rows up to `step`, replacing the file in one move."""
+  if not path.exists():
+    return
+  kept = path.with_name(path.name + '.tmp')
+  with open(kept, 'w', encoding='utf-8') as file:
+    file.writelines(line for line, row in _rows(path) if row['step'] <= step)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(kept, path)
+
+
+class Progress:
+  """Says how far a run is: step, loss, images/s and time left.
+
+  Args:
+    total: Step at which the run ends.
+    batch_size: Images per step, over all devices.
+    step: Step the run starts from.
+    clock: Seconds that should only grow; when they do not, speed and time left
+      are unknown for one line instead of wrong.
+  """
+
+  def __init__(
+    self,
+    total: int,
+    batch_size: int,
+    *,
+    step: int = 0,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    self._total, self._batch_size, self._clock = total, batch_size, clock
+    self._step, self._time = step, clock()
+    self._seconds_per_step: float | None = None
+
+  def __call__(self, step: int, loss: float) -> str:
+    """Returns one line, e.g. `step 50/200 (25 %)  loss 2.3010 ...`."""
+    rate = self._advance(step)
+    speed = '--' if rate is None else f'{rate * self._batch_size:,.1f}'
+    return (
+      f'step {step:,}/{self._total:,} ({step / max(self._total, 1):.0%})'
+      f'  loss {loss:.4f}  {speed} images/s  ETA {self._left(step)}'
+    )
+
+  def bar(self, step: int, width: int = 30) -> str:
+    """Returns a bar for a terminal, drawn over the previous one."""
+    share = min(max(step / max(self._total, 1), 0.0), 1.0)
+    full = round(share * width)
+    cells = '#' * full + '.' * (width - full)
+    return f'\r[{cells}] {step:,}/{self._total:,}  ETA {self._left(step)}  '
+
+  def _advance(self, step: int) -> float | None:
+    """Returns the steps per second since the last line, None if unknown."""
+    now = self._clock()
+    steps, seconds = step - self._step, now - self._time
+    self._step, self._time = step, now
+    if steps <= 0 or seconds <= 0:
+      return None
+    fresh, old = seconds / steps, self._seconds_per_step
+    # Half the weight to the latest interval: compilation is soon forgotten.
+    self._seconds_per_step = fresh if old is None else (old + fresh) / 2
+    return steps / seconds
+
+  def _left(self, step: int) -> str:
+    if self._seconds_per_step is None:
+      return '--'
+    seconds = round(max(self._total - step, 0) * self._seconds_per_step)
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    return f'{hours}:{minutes:02}:{seconds % 60:02}'
