@@ -1,0 +1,243 @@
+"""The label table: which number means which part of which class.
+
+Global ids 1..P number the parts class by class in the order of sorted wnids,
+inside a class in the order of the release's file; 0 is background. Masks on
+disk hold the local index 1..n of their class, and the table leads from one to
+the other. P is always counted from the data: the paper says 3,308, the
+official class file 3,310, and both can be loaded.
+"""
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from pinpp_jax.data.records import ClassRecord
+from pinpp_jax.errors import UserError
+
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+  """One part of one class.
+
+  `parent` holds the full names of the parts that contain it directly, `count`
+  the number of its annotations in the data set the table came with.
+  """
+
+  global_id: int
+  wnid: str
+  object_name: str
+  name: str
+  generic_name: str
+  local_index: int
+  parent: tuple[str, ...] = ()
+  count: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelTable:
+  """All classes and parts of a data set.
+
+  `wnids` are sorted and their position is the class index; `object_names`
+  follow the same order; `parts` are in the order of their global ids. A class
+  may have no parts.
+
+  Raises:
+    UserError: when the classes are unsorted or the numbering has gaps.
+  """
+
+  wnids: tuple[str, ...]
+  object_names: tuple[str, ...]
+  parts: tuple[Part, ...]
+
+  def __post_init__(self):
+    if list(self.wnids) != sorted(set(self.wnids)):
+      raise UserError('label table: wnids must be sorted and unique')
+    if len(self.object_names) != len(self.wnids):
+      raise UserError('label table: every class needs one object name')
+    expected = []
+    for wnid, count in zip(self.wnids, self.part_counts, strict=True):
+      expected += [(wnid, local) for local in range(1, int(count) + 1)]
+    found = [(part.wnid, part.local_index) for part in self.parts]
+    ids = [part.global_id for part in self.parts]
+    if found != expected or ids != list(range(1, len(ids) + 1)):
+      raise UserError(
+        'label table: parts must be numbered from 1, class by class in the '
+        'order of the wnids, without gaps'
+      )
+
+  @property
+  def num_classes(self) -> int:
+    """The number of classes, K."""
+    return len(self.wnids)
+
+  @property
+  def num_parts(self) -> int:
+    """The number of parts without background, P."""
+    return len(self.parts)
+
+  @functools.cached_property
+  def part_counts(self) -> np.ndarray:
+    """How many parts each class has: int32 (K,)."""
+    index = {wnid: i for i, wnid in enumerate(self.wnids)}
+    counts = np.zeros(len(self.wnids), np.int32)
+    for part in self.parts:
+      if part.wnid not in index:
+        raise UserError(f'label table: part of an unknown class {part.wnid}')
+      counts[index[part.wnid]] += 1
+    return counts
+
+  @functools.cached_property
+  def first(self) -> np.ndarray:
+    """The global id of each class's first part: int32 (K,)."""
+    total = np.cumsum(self.part_counts, dtype=np.int32)
+    return (total - self.part_counts + 1).astype(np.int32)
+
+  @property
+  def max_parts(self) -> int:
+    """The largest number of parts in one class."""
+    return int(self.part_counts.max(initial=0))
+
+  @functools.cached_property
+  def hash(self) -> str:
+    """The SHA-256 of the numbering: of wnids and full names, in order."""
+    lines = [f'class {wnid}' for wnid in self.wnids]
+    lines += [f'part {part.wnid} {part.name}' for part in self.parts]
+    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+
+  def class_index(self, wnid: str) -> int:
+    """Returns a class's index.
+
+    Raises:
+      UserError: the table has no such class.
+    """
+    if wnid not in self._index:
+      raise UserError(f'{wnid} is not one of the {self.num_classes} classes')
+    return self._index[wnid]
+
+  @functools.cached_property
+  def _index(self) -> dict[str, int]:
+    return {wnid: i for i, wnid in enumerate(self.wnids)}
+
+  def of_class(self, wnid: str) -> tuple[Part, ...]:
+    """Returns a class's parts in the order of their local indices."""
+    index = self.class_index(wnid)
+    start = int(self.first[index]) - 1
+    return self.parts[start : start + int(self.part_counts[index])]
+
+  def save(self, path: str | os.PathLike[str]) -> None:
+    """Writes the table as JSON; the file is either whole or not there."""
+    write_json(
+      path,
+      {
+        'format': _FORMAT,
+        'hash': self.hash,
+        'num_classes': self.num_classes,
+        'num_parts': self.num_parts,
+        'classes': [
+          {'wnid': wnid, 'object_name': name}
+          for wnid, name in zip(self.wnids, self.object_names, strict=True)
+        ],
+        'parts': [dataclasses.asdict(part) for part in self.parts],
+      },
+    )
+
+  @classmethod
+  def load(cls, path: str | os.PathLike[str]) -> 'LabelTable':
+    """Reads a saved table.
+
+    Raises:
+      UserError: the file is missing, is no label table, or was changed.
+    """
+    try:
+      text = pathlib.Path(path).read_text(encoding='utf-8')
+    except OSError as error:
+      raise UserError(
+        f'{path}: no label table can be read here ({error.strerror}). It is '
+        'written by the build of the data set; build it again.'
+      ) from error
+    try:
+      data = json.loads(text)
+      table = cls(
+        wnids=tuple(entry['wnid'] for entry in data['classes']),
+        object_names=tuple(entry['object_name'] for entry in data['classes']),
+        parts=tuple(
+          Part(**dict(entry, parent=tuple(entry['parent'])))
+          for entry in data['parts']
+        ),
+      )
+      stored = data['hash']
+    except (KeyError, TypeError, ValueError) as error:
+      raise UserError(f'{path}: is not a label table ({error!r})') from error
+    if stored != table.hash:
+      raise UserError(
+        f'{path}: the numbering does not match its hash; the file was changed'
+      )
+    return table
+
+
+def class_parts(record: ClassRecord, first: int) -> tuple[Part, ...]:
+  """Returns a class's parts, numbered from the global id `first`."""
+  counts = record.part_counts()
+  return tuple(
+    Part(
+      global_id=first + i,
+      wnid=record.wnid,
+      object_name=record.object_name,
+      name=name,
+      generic_name=record.generic_names[i],
+      local_index=i + 1,
+      parent=tuple(record.part_names[p - 1] for p in record.parents[i]),
+      count=int(counts[i]),
+    )
+    for i, name in enumerate(record.part_names)
+  )
+
+
+def from_classes(records: Iterable[ClassRecord]) -> LabelTable:
+  """Returns the table of a release whose classes come in sorted order."""
+  wnids: list[str] = []
+  object_names: list[str] = []
+  parts: list[Part] = []
+  for record in records:
+    wnids.append(record.wnid)
+    object_names.append(record.object_name)
+    parts += class_parts(record, len(parts) + 1)
+  return LabelTable(
+    wnids=tuple(wnids), object_names=tuple(object_names), parts=tuple(parts)
+  )
+
+
+def class_only(
+  wnids: Sequence[str], object_names: Sequence[str] = ()
+) -> LabelTable:
+  """Returns a table of classes without parts, sorted by wnid."""
+  names = dict(zip(wnids, object_names or wnids, strict=True))
+  return LabelTable(
+    wnids=tuple(sorted(names)),
+    object_names=tuple(names[wnid] for wnid in sorted(names)),
+    parts=(),
+  )
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+  """Writes JSON through a temporary neighbour, so no half file is ever seen."""
+  target = pathlib.Path(path)
+  temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
+  try:
+    with open(temporary, 'w', encoding='utf-8') as file:
+      json.dump(value, file, indent=1, ensure_ascii=False)
+      file.write('\n')
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, target)
+  finally:
+    temporary.unlink(missing_ok=True)

@@ -1,0 +1,146 @@
+"""Paints annotations into one part mask per image, and packs it as PNG.
+
+The rule, pixel by pixel: of the annotations that cover a pixel, those whose
+part contains (`including/`, transitively) another covering part give way; of
+the rest the one with the smallest mask wins. So the most specific part is seen
+whatever the order of the file. Polygons rasterise as pycocotools does it.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import io
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco
+
+from pinpp_jax.data import nesting
+from pinpp_jax.data.records import Annotation, ClassRecord, ImageRecord
+from pinpp_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Painted:
+  """One painted image.
+
+  `mask` is uint8 (height, width) with the local index, 0 background.
+  `undeclared` counts pixels covered by two parts of which neither contains the
+  other; `vanished` holds the local indices of parts that were annotated but
+  cannot be seen; `empty` the ids of annotations that cover no pixel.
+  """
+
+  mask: np.ndarray
+  undeclared: int
+  vanished: tuple[int, ...]
+  empty: tuple[int, ...]
+
+
+def rasterise(annotation: Annotation, height: int, width: int) -> np.ndarray:
+  """Returns the pixels of an annotation: bool (height, width)."""
+  mask = np.zeros((height, width), np.bool_)
+  if annotation.polygons:
+    flat = [polygon.ravel().tolist() for polygon in annotation.polygons]
+    runs = coco.merge(coco.frPyObjects(flat, height, width))
+    mask |= coco.decode(runs).astype(np.bool_)
+  if annotation.rle is not None:
+    counts = annotation.rle.counts
+    values = np.arange(len(counts)) % 2 == 1
+    mask |= np.repeat(values, counts).reshape((height, width), order='F')
+  return mask
+
+
+def paint(image: ImageRecord, record: ClassRecord) -> Painted:
+  """Returns an image's part mask, painted with its class's containments."""
+  shape = (image.height, image.width)
+  containers = nesting.ancestors(record.parents)
+  layers, empty = [], []
+  unions: dict[int, np.ndarray] = {}
+  for annotation in image.annotations:
+    pixels = rasterise(annotation, *shape)
+    area = int(pixels.sum())
+    if not area:
+      empty.append(annotation.id)
+      continue
+    part = annotation.part
+    layers.append((area, record.part_names[part - 1], part, pixels))
+    unions[part] = unions[part] | pixels if part in unions else pixels
+  # Contained parts first cut their containers; after that only area matters.
+  # Equal areas are decided by name, which no order of a file can change.
+  mask = np.zeros(shape, np.uint8)
+  layers.sort(key=lambda layer: (-layer[0], layer[1]))
+  for _, _, part, pixels in layers:
+    visible = pixels
+    for other, union in unions.items():
+      if part in containers[other - 1]:
+        visible = visible & ~union
+    mask[visible] = part
+  seen = np.bincount(mask.ravel(), minlength=len(record.part_names) + 1)
+  return Painted(
+    mask=mask,
+    undeclared=_undeclared(unions, containers),
+    vanished=tuple(part for part in sorted(unions) if not seen[part]),
+    empty=tuple(empty),
+  )
+
+
+def _undeclared(
+  unions: dict[int, np.ndarray], containers: Sequence[frozenset[int]]
+) -> int:
+  """Returns how many pixels two unrelated parts share."""
+  shared = None
+  parts = sorted(unions)
+  for i, one in enumerate(parts):
+    for other in parts[i + 1 :]:
+      if one in containers[other - 1] or other in containers[one - 1]:
+        continue
+      both = unions[one] & unions[other]
+      shared = both if shared is None else shared | both
+  return 0 if shared is None else int(shared.sum())
+
+
+def encode(mask: np.ndarray) -> bytes:
+  """Returns a part mask as an 8-bit palette PNG; equal masks, equal bytes.
+
+  The palette is for people who open the file: readers take the index itself.
+
+  Raises:
+    UserError: the mask holds something else than indices 0..255.
+  """
+  if mask.ndim != 2 or mask.size == 0:
+    raise UserError(f'a part mask has two dimensions, not shape {mask.shape}')
+  if mask.min() < 0 or mask.max() > 255:
+    raise UserError('a part mask holds 8 bits: indices 0..255 of one class')
+  image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
+  image.putpalette(palette().ravel().tolist())
+  buffer = io.BytesIO()
+  image.save(buffer, format='PNG', compress_level=6)
+  return buffer.getvalue()
+
+
+def decode(png: bytes) -> np.ndarray:
+  """Returns the indices in a part mask's PNG: uint8 (height, width).
+
+  Raises:
+    UserError: the bytes are no 8-bit single-channel PNG.
+  """
+  try:
+    with Image.open(io.BytesIO(png)) as image:
+      if image.mode not in ('P', 'L'):
+        raise UserError(f'part mask PNG has mode {image.mode}, not P or L')
+      return np.array(image, np.uint8)
+  except (OSError, SyntaxError) as error:
+    raise UserError(f'part mask PNG cannot be read ({error})') from error
+
+
+def palette() -> np.ndarray:
+  """Returns 256 distinguishable colours, black first: uint8 (256, 3).
+
+  The bits of the index go to the high bits of red, green and blue in turn, as
+  in Pascal VOC, so that small indices lie far apart.
+  """
+  colours = np.zeros((256, 3), np.uint8)
+  index = np.arange(256)
+  for bit in range(8):
+    channel, place = bit % 3, 7 - bit // 3
+    colours[:, channel] |= (((index >> bit) & 1) << place).astype(np.uint8)
+  return colours
