@@ -43,7 +43,14 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
 
 def max_pool(x: jax.Array) -> jax.Array:
   """Takes 3x3 maxima at stride 2: (B, H, W, C) to (B, H/2, W/2, C)."""
-  return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+  return jax.lax.reduce_window(
+    x,
+    -np.inf,
+    jax.lax.max,
+    window_dimensions=(1, 3, 3, 1),
+    window_strides=(1, 2, 2, 1),
+    padding=((0, 0), (1, 1), (1, 1), (0, 0)),
+  )
 
 
 def _along_rows_and_columns(

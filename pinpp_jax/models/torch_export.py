@@ -1,0 +1,35 @@
+"""Turns variables into a torch state dict: the inverse of torch_import."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import traverse_util
+import numpy as np
+
+from pinpp_jax.models import resnet, torch_names
+
+
+def tensors(
+  model: resnet.Network, variables: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+  """Returns the variables of `model` under their torch names.
+
+  Args:
+    model: Network that the variables belong to.
+    variables: {'params': ..., 'batch_stats': ...}; other collections stay out.
+
+  Returns:
+    Contiguous arrays in torch's layout and the variables' dtypes. Every batch
+    normalisation also has `num_batches_tracked`, an int64 zero. Heads that an
+    MPM variant does not build are absent; torch's `load_state_dict` then wants
+    `strict=False`.
+  """
+  flat = traverse_util.flatten_dict(dict(variables))
+  result = {}
+  for name, entry in torch_names.entries(model).items():
+    array = torch_names.to_torch(np.asarray(flat[entry.path]))
+    result[name] = np.ascontiguousarray(array)
+    module, _, leaf = name.rpartition('.')
+    if leaf == 'running_var':
+      result[f'{module}.num_batches_tracked'] = np.zeros((), np.int64)
+  return result
