@@ -1,0 +1,11 @@
+"""What training minimises: (model, variables, batch, key) to a loss.
+
+An objective is a frozen dataclass; called, it returns
+`(loss, (batch_stats, metrics))`: a float32 scalar, the new running statistics
+and a dict of float32 scalars. Sums run over the whole batch it is given, so
+under `jax.jit` over a sharded batch they are sums over the global batch.
+"""
+
+from pinpp_jax.objectives import classify, parts
+
+OBJECTIVES = {'classify': classify.Classify, 'parts': parts.Parts}
