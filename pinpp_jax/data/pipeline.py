@@ -1,0 +1,280 @@
+"""From a source to batches of numpy arrays, with Grain.
+
+A batch is a dict; B is the global batch size over the number of processes, S
+the image size, and only the finest label grid travels, since coarser ones
+follow from it on the device:
+
+  image   uint8 (B, S, S, 3)
+  label   int32 (B,)            class index
+  parts   int32 (B, S/8, S/8)   global part id, 0 for background
+  source  int32 (B,)            0 no part mask, 1 human, 2 pseudo
+  index   int32 (B,)            position in the source
+  id      uint32 (B,)           of the file name: the same in every split
+  mask    float32 (B,)          evaluation only: 1 real, 0 padding
+"""
+
+import dataclasses
+import functools
+import hashlib
+from typing import Any
+
+import grain
+import numpy as np
+
+from pinpp_jax.data import images
+from pinpp_jax.data.prefetch import Batch, Batches
+from pinpp_jax.data.sources import Concatenated, Example, Source
+from pinpp_jax.errors import UserError
+
+SOURCE_CODES = {'none': 0, 'human': 1, 'pseudo': 2}
+
+Sources = Source | list[Source] | tuple[Source, ...]
+
+
+def training(
+  source: Sources,
+  *,
+  batch_size: int,
+  image_size: int,
+  seed: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+  threads: int = 2,
+  scale: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+  flip: float = 0.5,
+  grid_offset: int = images.CELL // 2,
+) -> Batches:
+  """Returns batches of random views, without end.
+
+  Every epoch passes once through every example in a new order; a batch may
+  straddle two epochs. The order and the views depend on `seed` and
+  `process_count` alone, for any number of workers and threads. Each process
+  has its own share of the examples; if they do not divide evenly, the last
+  few (fewer than `process_count`) are never seen.
+
+  Args:
+    source: If several, an epoch passes through all of them, mixed.
+    batch_size: Over all processes.
+    image_size: Side S of the views; a multiple of 32.
+    seed: Decides everything that is random.
+    process_index: Of this process.
+    process_count: Number of processes that train together.
+    workers: Worker processes; 0 works in threads of this process.
+    threads: Batches made at the same time in each worker; 0 makes a batch
+      when it is asked for.
+    scale: Least and largest share of the image's area in a view.
+    ratio: Least and largest aspect of a view.
+    flip: Probability of mirroring.
+    grid_offset: Where in its cell the label grid is sampled: 4 the centre, 0
+      the corner.
+
+  Raises:
+    UserError: If a size does not fit; while iterating, if an example cannot
+      be read.
+  """
+  source = _one(source)
+  _check(source, image_size, grid_offset, process_count)
+  size = _share(batch_size, process_count)
+  view = RandomView(
+    source=source,
+    image_size=image_size,
+    scale=scale,
+    ratio=ratio,
+    flip=flip,
+    grid_offset=grid_offset,
+  )
+  even = len(source) // process_count * process_count
+  # Of its own, or two processes would draw the same crops at the same step.
+  own_seed = np.random.SeedSequence([seed, process_index]).generate_state(1)[0]
+  examples = (
+    grain.MapDataset.range(len(source))
+    .slice(slice(process_index, even, process_count))
+    .seed(int(own_seed))
+    .shuffle()
+    .repeat()
+    .random_map(view)
+  )
+  batches = examples.batch(size, drop_remainder=True)
+  return Batches(batches, workers=workers, threads=threads)
+
+
+def evaluation(
+  source: Sources,
+  *,
+  batch_size: int,
+  image_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+  threads: int = 2,
+  resize: float = 256 / 224,
+  grid_offset: int = images.CELL // 2,
+) -> Batches:
+  """Returns batches of central views, every example exactly once.
+
+  Batches put together over the processes are the examples in the source's
+  order. Every process makes the same number of batches of the same size; the
+  places left over have mask 0, index -1 and zeros elsewhere.
+
+  Args:
+    source: If several, one after another.
+    batch_size: Over all processes.
+    image_size: Side S of the views; a multiple of 32.
+    process_index: Of this process.
+    process_count: Number of processes that evaluate together.
+    workers: Worker processes; 0 works in threads of this process.
+    threads: As in `training`.
+    resize: Shorter side before the centre is cut, in units of `image_size`.
+    grid_offset: As in `training`.
+
+  Raises:
+    UserError: If a size does not fit; while iterating, if an example cannot
+      be read.
+  """
+  source = _one(source)
+  _check(source, image_size, grid_offset)
+  size = _share(batch_size, process_count)
+  view = CentralView(
+    source=source,
+    image_size=image_size,
+    resize=resize,
+    grid_offset=grid_offset,
+  )
+  count = -(-len(source) // batch_size)
+  places = np.full(count * batch_size, -1)
+  places[: len(source)] = np.arange(len(source))
+  places = places.reshape(count, process_count, size)[:, process_index].ravel()
+  examples = grain.MapDataset.source(places.tolist()).map(view)
+  return Batches(examples.batch(size), workers=workers, threads=threads)
+
+
+def example_id(file_name: str) -> int:
+  """Returns the 32-bit id of an image, by which its random numbers are drawn.
+
+  It depends on nothing but the name: not on split, order or machine.
+  """
+  return int.from_bytes(hashlib.sha256(file_name.encode()).digest()[:4], 'big')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RandomView:
+  """From an index in `source` and a generator to one training example."""
+
+  source: Source
+  image_size: int
+  scale: tuple[float, float]
+  ratio: tuple[float, float]
+  flip: float
+  grid_offset: int
+
+  def __call__(self, index: int, rng: np.random.Generator) -> Batch:
+    """Returns one row of a batch."""
+    view = functools.partial(
+      images.random_view,
+      rng,
+      scale=self.scale,
+      ratio=self.ratio,
+      flip=self.flip,
+    )
+    return _row(self, int(index), view)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CentralView:
+  """From an index in `source`, or -1 for padding, to one evaluation example."""
+
+  source: Source
+  image_size: int
+  resize: float
+  grid_offset: int
+
+  def __call__(self, index: int) -> Batch:
+    """Returns one row of a batch, with its `mask`."""
+    if index >= 0:
+      view = functools.partial(images.central_view, resize=self.resize)
+      return _row(self, int(index), view) | {'mask': np.ones((), np.float32)}
+    size, cells = self.image_size, self.image_size // images.CELL
+    return {
+      'image': np.zeros((size, size, 3), np.uint8),
+      'label': np.asarray(0, np.int32),
+      'parts': np.zeros((cells, cells), np.int32),
+      'source': np.asarray(0, np.int32),
+      'index': np.asarray(-1, np.int32),
+      'id': np.asarray(0, np.uint32),
+      'mask': np.asarray(0, np.float32),
+    }
+
+
+def _row(
+  transform: RandomView | CentralView, index: int, view_of: Any
+) -> Batch:
+  """Returns the example at `index` under the view `view_of(size, side)`."""
+  example = transform.source[index]
+  image = images.decode(example['image'], example['file_name'])
+  view = view_of(image.size, transform.image_size)
+  return {
+    'image': images.pixels(image, view),
+    'label': np.asarray(example['label'], np.int32),
+    'parts': _parts(transform, example, image.size, view),
+    'source': np.asarray(SOURCE_CODES[example['source']], np.int32),
+    'index': np.asarray(index, np.int32),
+    'id': np.asarray(example_id(example['file_name']), np.uint32),
+  }
+
+
+def _parts(
+  transform: RandomView | CentralView,
+  example: Example,
+  size: tuple[int, int],
+  view: images.View,
+) -> np.ndarray:
+  """Returns the global part ids of a view, int32 (S/8, S/8)."""
+  if example['part_mask'] is None:
+    cells = view.size // images.CELL
+    return np.zeros((cells, cells), np.int32)
+  name, label = example['file_name'], example['label']
+  mask = images.decode_mask(example['part_mask'], name)
+  if mask.shape != size[::-1]:
+    raise UserError(
+      f'The part mask of {name} is {mask.shape[1]} x {mask.shape[0]} pixels,'
+      f' its image {size[0]} x {size[1]}. Build the data set again.'
+    )
+  local = images.grid(mask, view, transform.grid_offset).astype(np.int32)
+  labels = transform.source.labels
+  if local.max() > labels.part_counts[label]:
+    raise UserError(
+      f'The part mask of {name} holds part {local.max()}, but its class'
+      f' {example["wnid"]} has {labels.part_counts[label]} parts.'
+    )
+  return np.where(local > 0, local + labels.first[label] - 1, 0)
+
+
+def _one(source: Sources) -> Source:
+  if isinstance(source, (list, tuple)):
+    return Concatenated(source)
+  return source
+
+
+def _share(batch_size: int, process_count: int) -> int:
+  if batch_size < 1 or batch_size % process_count:
+    raise UserError(
+      f'batch_size={batch_size} does not divide over {process_count} processes.'
+    )
+  return batch_size // process_count
+
+
+def _check(
+  source: Source, image_size: int, grid_offset: int, at_least: int = 1
+) -> None:
+  images.check_size(image_size)
+  if not 0 <= grid_offset < images.CELL:
+    raise UserError(
+      f'grid_offset={grid_offset} is not inside a cell of {images.CELL} pixels.'
+    )
+  if len(source) < at_least:
+    raise UserError(
+      f'A source of {len(source)} examples is too small for {at_least}'
+      ' processes.'
+    )

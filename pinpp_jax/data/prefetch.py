@@ -1,0 +1,104 @@
+"""Makes batches ahead of time, in threads or in worker processes."""
+
+from collections.abc import Mapping
+import os
+import sys
+
+from absl import flags
+import grain
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+
+class Batches(grain.IterDataset):
+  """Batches made ahead of time in threads or worker processes.
+
+  Its iterators' state is the number of batches taken, and nothing else: a
+  checkpoint continues with any number of workers and threads.
+  """
+
+  def __init__(self, batches: grain.MapDataset, *, workers: int, threads: int):
+    super().__init__(batches)
+    self._batches = batches
+    self._workers = workers
+    self._threads = threads
+
+  def __len__(self) -> int:
+    """Number of batches; of training, a number beyond reach."""
+    return len(self._batches)
+
+  def __iter__(self) -> 'BatchIterator':
+    return BatchIterator(self)
+
+  def starting_at(self, batch: int) -> grain.IterDataset:
+    """Returns the plain Grain pipeline from batch number `batch` on."""
+    rest = self._batches.slice(slice(batch, None))
+    options = grain.ReadOptions(
+      num_threads=self._threads, prefetch_buffer_size=self._threads
+    )
+    ahead = rest.to_iter_dataset(options)
+    if not self._workers:
+      return ahead
+    if not flags.FLAGS.is_parsed():
+      # Grain's workers read a flag, which fails outside of absl's app.run.
+      flags.FLAGS.mark_as_parsed()
+    return ahead.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=self._workers),
+      worker_init_fn=_leave_devices_alone,
+    )
+
+
+class BatchIterator(grain.DatasetIterator):
+  """Iterator of `Batches`; Orbax saves and restores it as it is."""
+
+  def __init__(self, batches: Batches):
+    super().__init__()
+    self._batches = batches
+    self._next = 0
+    self._ahead: grain.DatasetIterator | None = None
+
+  def __next__(self) -> Batch:
+    self._assert_not_closed()
+    self.start_prefetch()
+    batch = next(self._open())
+    self._next += 1
+    return batch
+
+  def get_state(self) -> dict[str, int]:
+    """Returns {'next_batch': number of batches taken}."""
+    return {'next_batch': self._next}
+
+  def set_state(self, state: Mapping[str, int]) -> None:
+    """Continues after `state['next_batch']` batches."""
+    self._stop()
+    self._next = int(state['next_batch'])
+
+  def start_prefetch(self) -> None:
+    """Starts making batches before the first is asked for."""
+    self._open().start_prefetch()
+
+  def close(self) -> None:
+    """Ends threads and workers; the iterator gives no more batches."""
+    super().close()
+    self._stop()
+
+  def _open(self) -> grain.DatasetIterator:
+    if self._ahead is None:
+      self._ahead = iter(self._batches.starting_at(self._next))
+    return self._ahead
+
+  def _stop(self) -> None:
+    if self._ahead is not None:
+      self._ahead.close()
+      self._ahead = None
+
+
+def _leave_devices_alone(worker: int, count: int) -> None:
+  """Keeps a worker off the accelerators, in case something imports JAX."""
+  del worker, count
+  os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
+  os.environ['JAX_PLATFORMS'] = 'cpu'
+  # The main module, which a worker imports again, may have imported it before.
+  if 'jax' in sys.modules:
+    sys.modules['jax'].config.update('jax_platforms', 'cpu')

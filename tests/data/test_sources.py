@@ -1,0 +1,252 @@
+"""Sources give back what was built, and refuse what does not fit."""
+
+import dataclasses
+import pickle
+import shutil
+import subprocess
+import sys
+
+import built
+import pytest
+
+from pinpp_jax import data
+from pinpp_jax.data import sources, splits
+from pinpp_jax.errors import UserError
+
+
+@pytest.fixture
+def copy(tmp_path, data_dir):
+  """The built data set in a place where a test may damage it."""
+  return shutil.copytree(data_dir, tmp_path / 'copy')
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+  """A copy of the annotated images (all splits) and two more of each class."""
+  root = tmp_path / 'imagenet'
+  names = [
+    built.file_name(s, i) for s, n in built.SIZES.items() for i in range(n)
+  ]
+  names += [f'{w}/{w}_{i}.JPEG' for w in built.WNIDS for i in (900, 901)]
+  names += ['n00000009/n00000009_1.JPEG']  # Of no class of the table.
+  for i, name in enumerate(names):
+    path = root / 'train' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(built.encoded(built.picture(i, (40, 50)), 'JPEG'))
+  return root
+
+
+def pinpp(data_dir, split='train', **fields):
+  return data.source(
+    dict(name='pinpp', data_dir=str(data_dir), split=split, **fields)
+  )
+
+
+class TestRecorded:
+  def test_gives_back_what_was_built(self, data_dir):
+    source = pinpp(data_dir)
+    assert len(source) == built.SIZES['train']
+    rows = {source[i]['file_name']: source[i] for i in range(len(source))}
+    for i in range(len(source)):
+      record = built.record('train', i)
+      row = rows[record['file_name']]
+      for key in ('image', 'label', 'wnid', 'source'):
+        assert row[key] == record[key]
+      mask = None if record['source'] == 'none' else record['part_mask']
+      assert row['part_mask'] == mask
+
+  def test_knows_names_annotations_and_labels(self, data_dir):
+    source = pinpp(data_dir, 'test')
+    names = {source.file_name(i) for i in range(len(source))}
+    assert names == {built.file_name('test', i) for i in range(4)}
+    assert source.file_name(2) == source[2]['file_name']
+    assert {a['id'] for i in range(4) for a in source.annotations(i)} == set(
+      range(4)
+    )
+    assert source.labels == built.labels()
+
+  def test_reads_a_part_of_a_split(self, data_dir):
+    assert len(pinpp(data_dir, 'train[:5]')) == 5
+    assert len(pinpp(data_dir, 'train+test')) == 16
+
+  def test_ends(self, data_dir):
+    source = pinpp(data_dir)
+    assert len(list(source)) == len(source)
+    with pytest.raises(IndexError):
+      source[-1]
+
+  def test_leaves_out_unsure_pseudo_masks(self, data_dir):
+    source = pinpp(data_dir, min_confidence=0.65)
+    pseudo = {1: None, 4: None, 7: 'pseudo', 10: 'pseudo'}
+    rows = {row['file_name']: row for row in source}
+    for i, kept in pseudo.items():
+      row = rows[built.file_name('train', i)]
+      assert (row['part_mask'] is not None) == bool(kept)
+      assert row['source'] == (kept or 'none')
+    assert rows[built.file_name('train', 0)]['source'] == 'human'
+
+  def test_survives_pickling(self, data_dir):
+    source = pickle.loads(pickle.dumps(pinpp(data_dir)))
+    assert source[3]['image'][:2] == b'\xff\xd8'
+    assert source.labels == built.labels()
+
+  def test_reads_the_newest_version(self, copy):
+    shutil.copytree(copy / 'pinpp' / '1.0.0', copy / 'pinpp' / '1.10.0')
+    shutil.copytree(copy / 'pinpp' / '1.0.0', copy / 'pinpp' / '1.9.0')
+    (copy / 'pinpp' / 'incomplete.XYZ_2.0.0').mkdir()
+    assert sources.dataset_folder('pinpp', str(copy)).name == '1.10.0'
+
+  def test_looks_where_tfds_looks(self, data_dir, monkeypatch):
+    monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
+    source = data.source({'name': 'pinpp', 'split': 'test'})
+    assert len(source) == 4
+
+  def test_never_imports_tensorflow(self, data_dir, tmp_path):
+    (tmp_path / 'tensorflow.py').write_text('raise SystemExit("imported")')
+    code = (
+      'import sys; sys.path.insert(0, sys.argv[1])\n'
+      'from pinpp_jax import data\n'
+      'fields = dict(data_dir=sys.argv[2], split="test")\n'
+      's = data.source(dict(name="pinpp", **fields))\n'
+      'assert len([s[i] for i in range(len(s))]) == 4\n'
+      'assert "tensorflow" not in sys.modules\n'
+    )
+    subprocess.run(
+      [sys.executable, '-c', code, str(tmp_path), str(data_dir)], check=True
+    )
+
+
+class TestMistakes:
+  def test_a_missing_data_set_names_place_and_command(self, tmp_path):
+    with pytest.raises(UserError) as e:
+      pinpp(tmp_path)
+    message = str(e.value)
+    assert str(tmp_path / 'pinpp') in message and '\n' not in message
+    assert 'python -m pinpp_jax.tools.build pinpp --manual_dir=' in message
+    assert f'--data_dir={tmp_path}' in message
+
+  def test_the_mini_needs_no_manual_folder(self, tmp_path):
+    section = dict(name='pinpp_mini', data_dir=str(tmp_path), split='train')
+    with pytest.raises(UserError, match='tools.build pinpp_mini --data_dir'):
+      data.source(section)
+
+  @pytest.mark.parametrize('split', ['training', 'train[:', '', 'train[1:x]'])
+  def test_an_unknown_split(self, data_dir, split):
+    with pytest.raises(UserError, match=r"\['test', 'train', 'validation'\]"):
+      pinpp(data_dir, split)
+
+  def test_unknown_names_and_fields(self, data_dir):
+    with pytest.raises(UserError, match='pinpq.*pinpp_mini'):
+      data.source({'name': 'pinpq'})
+    with pytest.raises(UserError, match=r"\['spilt'\].*split"):
+      pinpp(data_dir, spilt='train')
+
+  def test_an_unfinished_build(self, copy):
+    (copy / 'pinpp' / '1.0.0' / 'labels.json').unlink()
+    with pytest.raises(UserError, match='labels.json.*build it again'):
+      pinpp(copy)
+
+  def test_another_numbering(self, data_dir):
+    table = built.labels()
+    parts = tuple(
+      dataclasses.replace(p, name=p.name + 'x') for p in table.parts
+    )
+    other = dataclasses.replace(table, parts=parts)
+    section = dict(name='pinpp', data_dir=str(data_dir), split='train')
+    assert data.source(section, table).labels == table
+    with pytest.raises(UserError, match='3 classes, 5 parts'):
+      data.source(section, other)
+
+  def test_another_split(self, data_dir):
+    right = splits.hash_of(splits.load(data_dir / 'pinpp' / '1.0.0'))
+    assert pinpp(data_dir, split_hash=right).split_hash == right
+    with pytest.raises(UserError, match=right):
+      pinpp(data_dir, split_hash='0' * 64)
+
+  def test_a_damaged_shard_is_named(self, copy):
+    shard = next((copy / 'pinpp' / '1.0.0').glob('*train*'))
+    content = bytearray(shard.read_bytes())
+    content[1000:9000] = bytes(8000)
+    shard.write_bytes(content)
+    source = pinpp(copy)
+    with pytest.raises(UserError, match='Record .*pinpp/1.0.0.*damaged'):
+      list(source)
+
+
+class TestImageNet:
+  def section(self, path, **fields):
+    return dict(name='imagenet', path=str(path), **fields)
+
+  def test_holds_the_classes_of_the_table(self, imagenet):
+    source = data.source(self.section(imagenet), built.labels())
+    assert len(source) == sum(built.SIZES.values()) + 6
+    for i in range(len(source)):
+      row = source[i]
+      assert row['file_name'] == source.file_name(i)
+      assert row['wnid'] == row['file_name'].split('/')[0]
+      assert built.WNIDS[row['label']] == row['wnid']
+      assert row['part_mask'] is None and row['source'] == 'none'
+      assert (
+        row['image'] == (imagenet / 'train' / row['file_name']).read_bytes()
+      )
+
+  @pytest.mark.parametrize('listed', [True, False])
+  def test_no_annotated_image_comes_back(self, imagenet, copy, listed):
+    if not listed:  # Then the names are read from the records.
+      (copy / 'pinpp' / '1.0.0' / splits.FILE).unlink()
+    source = data.source(
+      self.section(imagenet, exclude=('pinpp',), data_dir=str(copy)),
+      built.labels(),
+    )
+    assert [source.file_name(i) for i in range(len(source))] == [
+      f'{w}/{w}_{i}.JPEG' for w in built.WNIDS for i in (900, 901)
+    ]
+
+  def test_survives_pickling(self, imagenet):
+    source = data.source(self.section(imagenet), built.labels())
+    assert pickle.loads(pickle.dumps(source))[5] == source[5]
+
+  def test_needs_a_numbering(self, imagenet):
+    with pytest.raises(UserError, match='label table'):
+      data.source(self.section(imagenet))
+
+  def test_a_class_without_images(self, imagenet):
+    shutil.rmtree(imagenet / 'train' / built.WNIDS[1])
+    with pytest.raises(UserError, match=f'1 of 3 classes: {built.WNIDS[1]}'):
+      data.source(self.section(imagenet), built.labels())
+
+
+class TestConcatenated:
+  def test_is_one_source_after_another(self, data_dir):
+    parts = [pinpp(data_dir, 'validation'), pinpp(data_dir, 'test')]
+    both = data.Concatenated(parts)
+    assert list(both) == [*parts[0], *parts[1]]
+    names = [both.file_name(i) for i in range(len(both))]
+    assert names == [row['file_name'] for row in both]
+
+  def test_repeats(self, data_dir):
+    parts = [pinpp(data_dir, 'validation'), pinpp(data_dir, 'test')]
+    both = data.Concatenated(parts, repeats=[2, 1])
+    assert list(both) == [*parts[0], *parts[0], *parts[1]]
+
+  def test_refuses_what_does_not_fit(self, data_dir):
+    one = pinpp(data_dir, 'test')
+    with pytest.raises(UserError, match='no source'):
+      data.Concatenated([])
+    with pytest.raises(UserError, match='2 repeats for 1'):
+      data.Concatenated([one], repeats=[1, 2])
+    with pytest.raises(UserError, match='below 1'):
+      data.Concatenated([one], repeats=[0])
+
+  def test_mixture_numbers_by_the_built_data_set(self, data_dir, imagenet):
+    common = {'data_dir': str(data_dir)}
+    sections = {
+      'all': dict(
+        name='imagenet', path=str(imagenet), exclude=('pinpp',), **common
+      ),
+      'human': dict(name='pinpp', split='train', repeat=3, **common),
+    }
+    mixed = data.mixture(sections)
+    assert len(mixed) == 3 * 12 + 6
+    assert mixed[0]['wnid'] and mixed[36]['source'] == 'none'
+    assert mixed.labels == built.labels()
