@@ -1,0 +1,84 @@
+"""Images with their true and predicted parts, for people to look at."""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pinpp_jax import metrics
+from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.evals import examples as examples_lib
+from pinpp_jax.evals import segmentation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+  """One image with its true and predicted parts, for a report."""
+
+  image: np.ndarray  # uint8 (S, S, 3)
+  true: np.ndarray  # int32 (h, w), global part ids
+  predicted: np.ndarray | None  # The same, class known; None without a head.
+  label: int
+  predicted_class: int
+  masked: bool  # Whether the image has a part mask at all.
+
+
+def samples(
+  variables: Any,
+  key: jax.Array,
+  *,
+  number: int,
+  model: Any,
+  batches: examples_lib.Batches,
+  put: examples_lib.Put,
+  labels: LabelTable,
+) -> list[Sample]:
+  """Returns predictions for the first examples of a split, class known.
+
+  A model that does not predict the parts of this label table (a plain
+  classifier, object masks) gives samples without predicted parts. Every
+  process must call this, and gets the same list.
+  """
+  found: list[Sample] = []
+  for batch in examples_lib.first(batches(), number):
+    placed = put({name: batch[name] for name in segmentation.FIELDS})
+    has_parts = _channels(model, variables, placed) == labels.num_parts + 1
+    grids = metrics.fetch(
+      segmentation.predict(
+        variables,
+        placed,
+        key,
+        segmentation.columns(labels),
+        model=model,
+        attack=None,
+        channels=labels.num_parts + 1 if has_parts else 0,
+        known=True,
+      )
+      | {'image': placed['image']}
+    )
+    rows = np.flatnonzero(grids['mask']).tolist()
+    found += [_sample(grids, i) for i in rows]
+  return found
+
+
+def _channels(model: Any, variables: Any, batch: Any) -> int:
+  """Returns the channels of the parts output, 0 if there is none."""
+  image = jax.ShapeDtypeStruct(batch['image'].shape, jnp.float32)
+  apply = functools.partial(model.apply, train=False, parts=True)
+  parts = jax.eval_shape(apply, variables, image).get('parts')
+  return parts[0].shape[-1] if parts else 0
+
+
+def _sample(grids: Mapping[str, np.ndarray], i: int) -> Sample:
+  return Sample(
+    image=grids['image'][i],
+    true=grids['truth'][i],
+    predicted=grids['known'][i] if 'known' in grids else None,
+    label=int(grids['label'][i]),
+    predicted_class=int(grids['class'][i]),
+    masked=bool(grids['source'][i] != 0),
+  )

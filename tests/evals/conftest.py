@@ -1,0 +1,138 @@
+"""A tiny split, a tiny model and a random attack for the evaluators."""
+
+import dataclasses
+import types
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pinpp_jax import attacks
+from pinpp_jax.data.labels import LabelTable, Part
+
+COUNTS = (2, 3, 0, 1)  # The third class has no parts.
+SIZE = 32
+CELLS = SIZE // 8
+
+
+class Tiny(nn.Module):
+  """Linear in the image: logits of the mean pixel, parts of 8 x 8 means."""
+
+  num_classes: int = 4
+  num_parts: int = 6
+  stride: int = 8
+  has_parts: bool = True
+
+  @nn.compact
+  def __call__(self, image, *, train=False, parts=False):
+    logits = nn.Dense(self.num_classes)(image.mean((1, 2)) * 20)
+    if not (parts and self.has_parts):
+      return {'logits': logits}
+    window = (self.stride, self.stride)
+    cells = nn.avg_pool(image, window, window)
+    return {
+      'logits': logits,
+      'parts': [nn.Dense(self.num_parts + 1)(cells * 20 - 10), cells],
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Noise:
+  """Adds uniform noise: one key per image."""
+
+  eps: float
+
+  def __call__(self, keys, predict, image, label):
+    def one(key):
+      return jax.random.uniform(key, image.shape[1:], minval=-1.0)
+
+    return jnp.clip(image + self.eps * jax.vmap(one)(keys), 0, 1)
+
+
+@pytest.fixture
+def noise(monkeypatch):
+  monkeypatch.setitem(attacks.ATTACKS, 'noise', Noise)
+  return {'name': 'noise', 'eps': 0.2}
+
+
+@pytest.fixture(scope='session')
+def table():
+  wnids = tuple(f'n{i:08}' for i in range(len(COUNTS)))
+  parts = []
+  for wnid, count in zip(wnids, COUNTS, strict=True):
+    for k in range(1, count + 1):
+      parts.append(
+        Part(
+          global_id=len(parts) + 1,
+          wnid=wnid,
+          object_name=f'object {wnid}',
+          name=f'{wnid} part {k}',
+          generic_name=f'part {k}',
+          local_index=k,
+          parent=(),
+          count=1,
+        )
+      )
+  return LabelTable(
+    wnids=wnids,
+    object_names=tuple(f'object {wnid}' for wnid in wnids),
+    parts=tuple(parts),
+  )
+
+
+@pytest.fixture(scope='session')
+def split(table):
+  """21 examples as one big batch without padding."""
+  rng, n = np.random.default_rng(0), 21
+  label = rng.integers(0, len(COUNTS), n).astype(np.int32)
+  local = rng.integers(0, 4, (n, CELLS, CELLS))
+  limit = np.asarray(table.part_counts)[label][:, None, None]
+  first = np.asarray(table.first)[label][:, None, None]
+  parts = np.where((local > 0) & (local <= limit), first + local - 1, 0)
+  # Blocks of one colour, so that predictions vary over the grid.
+  blocks = rng.integers(0, 256, (n, CELLS, CELLS, 3))
+  image = blocks.repeat(8, 1).repeat(8, 2).astype(np.uint8)
+  return {
+    'image': image,
+    'label': label,
+    'parts': parts.astype(np.int32),
+    'source': np.array([0, 1, 2] * (n // 3), np.int32),
+    'index': np.arange(n, dtype=np.int32),
+    'id': rng.integers(0, 2**32, n).astype(np.uint32),
+    'mask': np.ones(n, np.float32),
+  }
+
+
+def batches_of(split, size, order=None):
+  """Yields padded batches; an `order` may repeat or leave out examples."""
+  n = len(split['mask'])
+  order = np.arange(n) if order is None else np.asarray(order)
+  for start in range(0, len(order), size):
+    rows = order[start : start + size]
+    padding = size - len(rows)
+    batch = {
+      k: np.concatenate([v[rows], np.repeat(v[:1], padding, 0)])
+      for k, v in split.items()
+    }
+    batch['mask'][len(rows) :] = 0
+    yield batch
+
+
+def put(batch):
+  mesh = jax.make_mesh((8,), ('data',), (jax.sharding.AxisType.Auto,))
+  spec = jax.sharding.PartitionSpec('data')
+  return jax.device_put(batch, jax.sharding.NamedSharding(mesh, spec))
+
+
+@pytest.fixture(scope='session')
+def tiny():
+  """Returns a model with its weights, and helpers to run evaluators."""
+
+  def make(**fields):
+    model = Tiny(**fields)
+    image = jnp.zeros((1, SIZE, SIZE, 3))
+    return model, model.init(jax.random.key(1), image, parts=True)
+
+  return types.SimpleNamespace(make=make, batches_of=batches_of, put=put)

@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+from pinpp_jax.evals import samples
+
+
+@pytest.mark.parametrize('has_parts', [True, False])
+def test_samples_are_the_first_examples(tiny, split, table, key, has_parts):
+  model, variables = tiny.make(has_parts=has_parts)
+  found = samples.samples(
+    variables,
+    key,
+    number=10,
+    model=model,
+    batches=lambda: tiny.batches_of(split, 8),
+    put=tiny.put,
+    labels=table,
+  )
+  assert len(found) == 10
+  for i, sample in enumerate(found):
+    np.testing.assert_array_equal(sample.image, split['image'][i])
+    np.testing.assert_array_equal(sample.true, split['parts'][i])
+    assert sample.label == split['label'][i]
+    assert sample.masked == (i % 3 != 0)
+    assert (sample.predicted is not None) == has_parts
