@@ -21,7 +21,8 @@ class Accuracy:
 
   Called with (variables, key), returns `<prefix>_accuracy`, `<prefix>_top5`
   (shares in [0, 1]), `<prefix>_loss` (nats, hard labels) and
-  `<prefix>_examples`. Top-5 of fewer than six classes is 1 by definition.
+  `<prefix>_examples`. Top-5 says nothing about fewer than six classes and is
+  then left out.
 
   Args:
     attack: Config section of an attack; None evaluates the images as they are.
@@ -93,7 +94,7 @@ def count(
   attack: Any,
   num_classes: int,
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
-  """Returns (sum, count) of `accuracy`, `top5`, `loss` over real images."""
+  """Returns (sum, count) of the scores, without prefix, over real images."""
   image = examples_lib.image(variables, batch, key, model=model, attack=attack)
   logits = model.apply(variables, image, train=False)['logits']
   if logits.shape[-1] != num_classes:
@@ -109,7 +110,9 @@ def count(
   # A broken network must not be right: NaN would win every comparison.
   _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
   right = (best == label[:, None]) & jnp.isfinite(logits).all(-1)[:, None]
-  values = {'accuracy': right[:, 0], 'top5': right.any(-1), 'loss': -log_p}
+  values = {'accuracy': right[:, 0], 'loss': -log_p}
+  if num_classes > 5:
+    values['top5'] = right.any(-1)
   return {
     name: (jnp.sum(jnp.where(mask, value, 0)), jnp.sum(mask))
     for name, value in values.items()

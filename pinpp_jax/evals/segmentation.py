@@ -46,7 +46,8 @@ class Segmentation:
   * `object_miou`, `object_macc`, `..._bg`: the same after each true and each
     open predicted part became its object class. `object_miou_known`, ...: for
     known predictions, so the shape of the foreground alone.
-  * `masked_examples`: number of images with a mask.
+  * `masked_examples`: number of images with a mask; if 0 (a split with
+    classes alone) there is no other score.
   * With `bootstrap`, `<name>_low` and `<name>_high` of every score: 95 %
     interval over images by the Poisson bootstrap. Its weights come from the
     images' ids, so the interval is the same on any number of devices.
@@ -98,8 +99,7 @@ class Segmentation:
     """Goes through the split once.
 
     Raises:
-      UserError: If no image has a mask, or the model has no parts output of
-        the right size.
+      UserError: If the model has no parts output of the right size.
       RuntimeError: If an example is missing or counts twice.
     """
     once = examples_lib.Once(self._examples, self._limit)
@@ -117,10 +117,7 @@ class Segmentation:
       self._count(tables, {k: v[masked] for k, v in grids.items()})
     once.check(seen)
     if not images:
-      raise UserError(
-        'No image of this split has a part mask: segmentation cannot be'
-        ' evaluated on it.'
-      )
+      return examples_lib.named(self._prefix, {'masked_examples': 0.0})
     scores = self._scores(metrics.sum_over_processes(tables))
     named = {k: float(v[0]) for k, v in scores.items()}
     if self._bootstrap:
