@@ -1,0 +1,153 @@
+"""What all recipes share: `recipe(size)` returns the sections they change.
+
+A variant is words joined by '-': one size (`full`, `mini`, `smoke`) and, where
+a recipe has them, options, for example `mpm.py:level1-mini`.
+"""
+
+import ml_collections
+
+SIZES = ('full', 'mini', 'smoke')
+
+
+def words(variant: str, options: tuple[str, ...] = ()) -> tuple[str, set[str]]:
+  """Splits a variant into its size (default `full`) and its options."""
+  parts = set(variant.split('-'))
+  sizes = [size for size in SIZES if size in parts]
+  unknown = parts - set(SIZES) - set(options)
+  if unknown or len(sizes) > 1:
+    raise ValueError(
+        f'variant {variant!r}: words are one of {SIZES}'
+        + (f' and any of {options}' if options else '')
+    )
+  return (sizes[0] if sizes else 'full'), parts - set(SIZES)
+
+
+def recipe(size: str) -> ml_collections.ConfigDict:
+  """Returns the ResNet-50 recipe of the reference, clean and without parts."""
+  config = ml_collections.ConfigDict()
+  config.run = 'train'
+  config.seed = 0
+  config.distributed = False
+
+  config.data = dict(
+      name='pinpp',
+      # '' is the TFDS default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      data_dir='',
+      # An ImageNet copy (folder or tar) whose images outside the data set join
+      # the training, supervised by their class alone; relative to data_dir.
+      imagenet='',
+      image_size=224,
+      batch_size=512,
+      eval_batch_size=512,
+      workers=8,
+      threads=16,
+      scale=(0.08, 1.0),
+      grid_offset=4,
+  )
+  config.augment = dict(
+      smoothing=0.1, color_jitter=0.1, erasing=0.0,
+      mixup=0.0, cutmix=0.0, mix_probability=0.0,
+  )  # fmt: skip
+  config.model = dict(
+      name='resnet', depth=50, width=64, activation='gelu', dtype='bfloat16',
+      batch_norm_group=0,
+  )  # fmt: skip
+  # Start from a run's folder, a .safetensors or a .pth file; '' is scratch.
+  # `part` is 'all' or 'backbone' (a plain ResNet's weights, its `fc` unused).
+  config.init = dict(path='', part='all')
+  config.objective = dict(name='classify')
+  config.attack = dict(name='none')
+  # The attack's step size grows over these epochs, per step or per epoch.
+  config.attack_warmup = dict(epochs=0.0, by_epoch=False)
+  config.optim = dict(
+      name='sgd', learning_rate=0.2, min_learning_rate=1e-3,
+      warmup_learning_rate=1e-3, schedule='cosine', epochs=100.0,
+      warmup_epochs=2.0, momentum=0.9, nesterov=True, weight_decay=1e-4,
+      frozen=(),
+  )  # fmt: skip
+  config.ema_decay = 0.9998
+
+  # Scores are named <split>/<score>; `best` chooses what is kept and reported.
+  config.evals = dict(clean=dict(name='accuracy'))
+  config.eval_epochs = 1.0
+  config.eval_split = 'validation'
+  config.final_splits = ('test',)
+  config.best = 'validation/clean_accuracy'
+
+  config.log_steps = 50
+  config.checkpoint_steps = 500
+  shrink(config, size)
+  return config
+
+
+def shrink(config: ml_collections.ConfigDict, size: str) -> None:
+  """Makes the recipe small enough for two CPU cores, on the embedded data."""
+  if size == 'full':
+    return
+  config.data.update(
+      name='pinpp_mini', image_size=64, batch_size=64, eval_batch_size=64,
+      workers=0, threads=2, scale=(0.3, 1.0),
+      imagenet='downloads/manual/pinpp_mini/imagenet',
+  )  # fmt: skip
+  config.model.update(depth=18, width=16, dtype='float32')
+  config.optim.update(epochs=8.0, warmup_epochs=1.0)
+  config.update(
+      ema_decay=0.98, eval_epochs=2.0, log_steps=10, checkpoint_steps=50,
+      final_splits=('test', 'imagenet_validation'),
+  )  # fmt: skip
+  if size == 'smoke':
+    config.data.update(
+        image_size=32, batch_size=16, eval_batch_size=16, imagenet='',
+    )  # fmt: skip
+    config.model.update(width=8)
+    config.optim.update(epochs=0.5, warmup_epochs=0.1)
+    config.update(
+        ema_decay=0.5, eval_epochs=0.25, log_steps=2, checkpoint_steps=4,
+        final_splits=('test',),
+    )  # fmt: skip
+
+
+def robust(config: ml_collections.ConfigDict, size: str) -> None:
+  """Adds PGD-2 training at L-inf 4/255 and PGD-10 validation."""
+  eps = 4 / 255
+  config.attack = dict(
+      name='pgd', norm='linf', eps=eps, steps=2, step_size=eps, best='example',
+  )  # fmt: skip
+  config.attack_warmup.epochs = 2.0 if size == 'full' else 0.1
+  config.optim.min_learning_rate = 1e-2
+  if size == 'full':
+    config.optim.epochs = 80.0
+  measure_pgd(config, size)
+  config.best = 'validation/pgd10_accuracy'
+
+
+def measure_pgd(config: ml_collections.ConfigDict, size: str) -> None:
+  """Adds the validation attack: ten steps of a quarter of the radius."""
+  eps = 4 / 255
+  config.evals.pgd10 = dict(
+      name='accuracy', prefix='pgd10',
+      attack=dict(name='pgd', norm='linf', eps=eps,
+                  steps=2 if size == 'smoke' else 10, step_size=eps / 4,
+                  best='last'),
+  )  # fmt: skip
+
+
+def with_parts(config: ml_collections.ConfigDict) -> None:
+  """Turns the classifier into MPM under joint supervision."""
+  config.model.update(name='mpm', level=3, top_down=True)
+  config.objective = dict(
+      name='parts', weight=1.0, smoothing=0.1, ignore_blank=True,
+      pseudo_weight=1.0, targets='parts',
+  )  # fmt: skip
+  config.evals.parts = dict(name='segmentation')
+
+
+def as_reference(config: ml_collections.ConfigDict) -> None:
+  """Turns on every behaviour of the PyTorch reference that can be wanted."""
+  config.data.grid_offset = 0
+  config.model.batch_norm_group = 64
+  if config.objective.name == 'parts':
+    config.objective.update(reference_targets=True, denominator='all')
+  if config.attack.name == 'pgd':
+    config.attack.best = 'batch'
+    config.attack_warmup.by_epoch = True

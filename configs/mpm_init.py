@@ -1,0 +1,33 @@
+r"""The stage before adversarial training: bypass and classifier alone learn.
+
+  python -m pinpp_jax.main --config=configs/mpm_init.py \
+      --config.init.path=resnet50-11ad3fa6.pth
+  python -m pinpp_jax.main --config=configs/mpm_init.py:mini
+  python -m pinpp_jax.main --config=configs/mpm_init.py:smoke
+
+One clean epoch over torchvision's V2 weights (the file is yours to bring). The
+backbone's weights are frozen; its BatchNorm statistics are re-estimated for
+GELU. The rate climbs for the whole epoch, as in the reference, whose warm-up of
+two epochs outlasts the run. Options: `reference`.
+
+Cost and accuracy: not measured yet.
+"""
+
+from configs import base
+
+
+def get_config(variant='full'):
+  """Returns the recipe for `variant`, words joined by '-'."""
+  size, options = base.words(variant, ('reference',))
+  config = base.recipe(size)
+  base.with_parts(config)
+  config.augment.erasing = 0.25
+  config.init.part = 'backbone'
+  config.optim.update(frozen=('backbone',), schedule='constant')
+  config.ema_decay = 0.0
+  if size == 'full':
+    config.init.path = 'resnet50-11ad3fa6.pth'
+    config.optim.update(epochs=1.0, warmup_epochs=2.0, truncate_warmup=True)
+  if 'reference' in options:
+    base.as_reference(config)
+  return config

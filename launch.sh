@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# One door to the project on one machine. `./launch.sh help` lists the commands.
+#
+# Everything it makes lies in this folder: .venv, data/, runs/.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+  cat <<'TEXT'
+./launch.sh mini        the embedded data set, MPM trained on it, a report page
+./launch.sh test [...]  the test suite (arguments go to pytest)
+./launch.sh run [...]   python -m pinpp_jax.main with these arguments
+
+Environment variables:
+  PYTHON        interpreter for a new .venv (default: python3, 3.11 or newer)
+  PINPP_VENV    the virtual environment's folder (default: .venv)
+  PINPP_EXTRAS  more extras of pyproject.toml, comma separated, e.g. torch
+TEXT
+}
+
+venv=${PINPP_VENV:-.venv}
+
+# Prints the accelerator extra that this machine wants, or nothing for CPU.
+accelerator() {
+  if compgen -G '/dev/accel*' >/dev/null || compgen -G '/dev/vfio/[0-9]*' >/dev/null; then
+    echo tpu
+  elif command -v nvidia-smi >/dev/null; then
+    local driver
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1 | cut -d. -f1)
+    if [[ $driver =~ ^[0-9]+$ ]]; then
+      if ((driver >= 580)); then echo cuda13; elif ((driver >= 525)); then echo cuda12; fi
+    fi
+  fi
+}
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "launch.sh: no Python 3.11 or newer found; set PYTHON=/path/to/python3." >&2
+  exit 2
+}
+
+# Makes or reuses the environment; installs when pyproject.toml or the extras change.
+prepare() {
+  local extras stamp
+  extras=$(echo "$1,$(accelerator),${PINPP_EXTRAS:-}" | tr -s , | sed 's/^,//; s/,$//')
+  stamp="$extras $(cksum pyproject.toml)"
+  if [[ -f $venv/installed && $(<"$venv/installed") == "$stamp" ]]; then
+    return
+  fi
+  echo "launch.sh: installing into $venv (extras: ${extras:-none})" >&2
+  if command -v uv >/dev/null; then
+    [[ -x $venv/bin/python ]] || uv venv --quiet --python "$(find_python)" "$venv"
+    uv pip install --quiet --python "$venv/bin/python" -e ".[$extras]"
+  else
+    [[ -x $venv/bin/python ]] || "$(find_python)" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[$extras]"
+  fi
+  echo "$stamp" >"$venv/installed"
+}
+
+command=${1:-help}
+shift || true
+case $command in
+  mini)
+    prepare ''
+    export TFDS_DATA_DIR=${TFDS_DATA_DIR:-$PWD/data}
+    exec "$venv/bin/python" -m pinpp_jax.main --config=configs/mpm.py:mini "$@"
+    ;;
+  test)
+    prepare dev
+    exec "$venv/bin/python" -m pytest "$@"
+    ;;
+  run)
+    prepare ''
+    exec "$venv/bin/python" -m pinpp_jax.main "$@"
+    ;;
+  help | -h | --help) usage ;;
+  *)
+    usage >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,198 @@
+"""From a config to the objects of a training step, and its first state."""
+
+import functools
+import pathlib
+from typing import Any
+
+from absl import logging
+from flax import linen as nn
+import jax
+import ml_collections
+import optax
+
+from pinpp_jax import (
+    attacks,
+    augment,
+    checkpoint,
+    models,
+    objectives,
+    optim,
+    rundir,
+    sharding,
+)
+from pinpp_jax import state as state_lib
+from pinpp_jax.construct import construct
+from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.errors import UserError
+from pinpp_jax.models import torch_import
+from pinpp_jax.step import Recipe
+
+
+def model(config: ml_collections.ConfigDict, labels: LabelTable) -> nn.Module:
+  """Returns the network with as many classes and parts as the data has."""
+  channels = labels.num_parts
+  if config.objective.name == 'parts' and config.objective.targets == 'objects':
+    channels = labels.num_classes
+  return construct(
+      models.MODELS,
+      config.model,
+      num_classes=labels.num_classes,
+      num_parts=channels,
+  )
+
+
+def make(
+    config: ml_collections.ConfigDict,
+    model: nn.Module,
+    labels: LabelTable,
+    steps_per_epoch: int,
+) -> Recipe:
+  """Returns everything that a training step holds fixed."""
+  attack = construct(attacks.ATTACKS, config.attack)
+  tx, schedule = construct(
+      optim.OPTIMISERS,
+      config.optim,
+      steps_per_epoch=steps_per_epoch,
+      batch_size=config.data.batch_size,
+  )
+  return Recipe(
+      model=model,
+      objective=construct(objectives.OBJECTIVES, config.objective),
+      augment=augment.Augment(
+          num_classes=labels.num_classes, **config.augment.to_dict()
+      ),
+      attack=attack,
+      attack_ramp=functools.partial(
+          optim.attack_ramp,
+          steps_per_epoch=steps_per_epoch,
+          warmup_epochs=config.attack_warmup.epochs,
+          by_epoch=config.attack_warmup.by_epoch,
+      ),
+      tx=tx,
+      schedule=schedule,
+      frozen=tuple(config.optim.frozen),
+      ema_decay=config.ema_decay,
+  )
+
+
+def initial_state(
+    config: ml_collections.ConfigDict,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    labels: LabelTable,
+    mesh: jax.sharding.Mesh,
+) -> state_lib.TrainState:
+  """Returns the state before the first step, on every device of the mesh."""
+  replicated = sharding.replicated(mesh)
+  variables = initial_variables(config, model, labels, mesh)
+  create = functools.partial(state_lib.create, tx=tx)
+  return jax.jit(create, out_shardings=replicated)(variables)
+
+
+def initial_variables(
+    config: ml_collections.ConfigDict,
+    model: nn.Module,
+    labels: LabelTable,
+    mesh: jax.sharding.Mesh,
+) -> Any:
+  """Returns the variables that `config.init` names, or fresh ones.
+
+  `init.path` is a run's folder (its best weights; the label tables must
+  agree) or a torch file. With `init.part` 'backbone' only the backbone is
+  taken from it.
+
+  Raises:
+    UserError: If there is nothing at the path, or it does not fit.
+  """
+  replicated = sharding.replicated(mesh)
+  fresh = jax.jit(
+      functools.partial(
+          state_lib.initial_variables, model, config.data.image_size
+      ),
+      out_shardings=replicated,
+  )(jax.random.key(config.seed))
+  if config.init.part not in ('all', 'backbone'):
+    raise UserError(
+        f"init.part={config.init.part!r} is not 'all' or 'backbone'."
+    )
+  if not config.init.path:
+    return fresh
+  path = pathlib.Path(config.init.path).expanduser().resolve()
+  logging.info('Starting from %s (%s).', path, config.init.part)
+  if path.is_dir():
+    loaded = _from_run(path, config, fresh, labels)
+  elif path.is_file():
+    loaded = _from_torch(path, config, model, fresh)
+  else:
+    raise UserError(
+        f'init.path={path} does not exist: give the folder of a finished run,'
+        ' a .safetensors or a .pth file'
+        + (
+            '; python -m pinpp_jax.main --config=configs/mpm_init.py makes'
+            ' this one.'
+            if path.name.startswith('mpm_init')
+            else ", or '' to start from scratch."
+        )
+    )
+  return jax.device_put(loaded, replicated)
+
+
+def _from_run(
+    path: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    fresh: Any,
+    labels: LabelTable,
+) -> Any:
+  """Returns `fresh` with what is wanted of another run's best variables."""
+  loaded = checkpoint.load_best(
+      path, jax.tree.leaves(fresh)[0].sharding
+  )
+  if config.init.part == 'backbone':
+    loaded = {
+        kind: fresh[kind] | {'backbone': loaded[kind]['backbone']}
+        for kind in fresh
+    }
+  else:
+    rundir.same_labels(path, labels)
+  _check_same_shapes(path, loaded, fresh)
+  return loaded
+
+
+def _from_torch(
+    path: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    model: nn.Module,
+    fresh: Any,
+) -> Any:
+  """Returns `fresh` with what is wanted of a torch state dict."""
+  tensors = torch_import.read_file(path)
+  if config.init.part == 'all':
+    return torch_import.variables(model, tensors)
+  return torch_import.with_backbone(model, fresh, tensors)
+
+
+def _check_same_shapes(path: pathlib.Path, loaded: Any, fresh: Any) -> None:
+  """Raises `UserError` naming the first arrays that differ."""
+  have, want = (
+      {
+          jax.tree_util.keystr(name, simple=True, separator='/'): x.shape
+          for name, x in jax.tree_util.tree_leaves_with_path(tree)
+      }
+      for tree in (loaded, fresh)
+  )
+  wrong = sorted(
+      name
+      for name in have.keys() | want.keys()
+      if have.get(name) != want.get(name)
+  )
+  if wrong:
+    lines = (
+        f'{name}: {have.get(name, "absent")} there,'
+        f' {want.get(name, "absent")} here'
+        for name in wrong[:3]
+    )
+    raise UserError(
+        f'{path} does not fit this model in {len(wrong)} arrays, such as '
+        + '; '.join(lines)
+        + ". Give a run of the same model, or init.part='backbone'."
+    )

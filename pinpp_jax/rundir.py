@@ -1,0 +1,155 @@
+"""A run's folder: what it is, what it ran on, and who may write to it."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import logging as python_logging
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+from absl import logging
+import jax
+import ml_collections
+
+from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.errors import UserError
+
+# What may differ when a run is continued: it changes no weight.
+_FREE = (
+    'run',
+    'evals',
+    'final_splits',
+    'log_steps',
+    'checkpoint_steps',
+    'data.workers',
+    'data.threads',
+    'data.data_dir',
+    'data.eval_batch_size',
+)
+_PACKAGES = (
+    'pinpp_jax',
+    'jax',
+    'jaxlib',
+    'flax',
+    'optax',
+    'orbax-checkpoint',
+    'grain',
+    'numpy',
+    'pillow',
+)
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path):
+  """Creates the folder and holds it against a second run.
+
+  Raises:
+    UserError: If another process holds it.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  with open(workdir / 'lock', 'w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise UserError(
+          f'{workdir} is in use by another run; wait for it or give another'
+          ' --workdir.'
+      ) from error
+    yield
+
+
+def log_to(workdir: pathlib.Path) -> None:
+  """Copies everything logged from now on to `log.txt`."""
+  handler = python_logging.FileHandler(workdir / 'log.txt')
+  handler.setFormatter(logging.PythonFormatter())
+  logging.get_absl_logger().addHandler(handler)
+
+
+def claim(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, labels: LabelTable
+) -> None:
+  """Writes the folder's identity, or checks it when the run is continued.
+
+  Raises:
+    UserError: If the folder belongs to another recipe or label table.
+  """
+  resolved = json.loads(config.to_json_best_effort())
+  if (workdir / 'config.json').exists():
+    before = json.loads((workdir / 'config.json').read_text())
+    changed = _differences(before, resolved)
+    if changed:
+      raise UserError(
+          f'{workdir} belongs to a run of another recipe; these fields differ:'
+          f' {"; ".join(changed)}. Restore them or give another --workdir.'
+      )
+  if (workdir / 'labels.json').exists():
+    same_labels(workdir, labels)
+  labels.save(workdir / 'labels.json')
+  write_json(workdir / 'config.json', resolved)
+
+
+def same_labels(workdir: pathlib.Path, labels: LabelTable) -> None:
+  """Raises `UserError` unless the run in `workdir` used these labels."""
+  before = LabelTable.load(workdir / 'labels.json')
+  if before.hash != labels.hash:
+    raise UserError(
+        f'{workdir} was trained with another label table ({before.num_classes}'
+        f' classes, {before.num_parts} parts, {before.hash[:12]}) than the data'
+        f' set has ({labels.num_classes} classes, {labels.num_parts} parts,'
+        f' {labels.hash[:12]}); give the data set it was trained on.'
+    )
+
+
+def environment(data: dict[str, Any]) -> dict[str, Any]:
+  """Returns versions, commit, devices and data set, for `env.json`."""
+  versions = {}
+  for package in _PACKAGES:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      versions[package] = importlib.metadata.version(package)
+  return {
+      'python': platform.python_version(),
+      'platform': platform.platform(),
+      'packages': versions,
+      'commit': _commit(),
+      'devices': [str(device) for device in jax.devices()],
+      'processes': jax.process_count(),
+      'data': data,
+  }
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes `value` so that the file is never seen half-written."""
+  part = path.with_suffix('.part')
+  part.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n')
+  os.replace(part, path)
+
+
+def _commit() -> str:
+  here = pathlib.Path(__file__).parent
+  try:
+    return subprocess.run(
+        ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return 'unknown'
+
+
+def _differences(before: Any, after: Any, path: str = '') -> list[str]:
+  """Lists the fields of two resolved configs that differ and may not."""
+  if path in _FREE:
+    return []
+  if not (isinstance(before, dict) and isinstance(after, dict)):
+    return [f'{path} was {before!r}, is {after!r}'] if before != after else []
+  found = []
+  for name in sorted({*before, *after}):
+    inner = f'{path}.{name}' if path else name
+    found += _differences(before.get(name), after.get(name), inner)
+  return found

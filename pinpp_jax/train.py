@@ -1,0 +1,90 @@
+"""The training loop."""
+
+import functools
+import pathlib
+
+from absl import logging
+import jax
+import ml_collections
+
+from pinpp_jax import (
+    checkpoint,
+    evaluate,
+    faults,
+    inputs,
+    metrics,
+    recipe,
+    report,
+    rundir,
+    sharding,
+    step,
+)
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Trains until `config.optim.epochs`, resuming from `workdir` if it can."""
+  with rundir.locked(workdir), faults.Preemption() as preempted:
+    rundir.log_to(workdir)
+    if not train(config, workdir, preempted):
+      return
+    evaluate.finish(config, workdir)
+    report.write(workdir)
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    preempted: faults.Preemption,
+) -> bool:
+  """Takes all steps; returns False if it was asked to stop before the end."""
+  mesh = sharding.mesh()
+  put = functools.partial(sharding.put, mesh=mesh)
+  key = jax.random.key(config.seed)
+
+  source = inputs.training_source(config.data)
+  rundir.claim(workdir, config, source.labels)
+  steps_per_epoch = inputs.steps_per_epoch(config.data, source)
+  total_steps = max(1, round(config.optim.epochs * steps_per_epoch))
+  eval_steps = max(1, round(config.eval_epochs * steps_per_epoch))
+  batches = inputs.training(config.data, source, config.seed)
+
+  model = recipe.model(config, source.labels)
+  fixed = recipe.make(config, model, source.labels, steps_per_epoch)
+  evaluators = evaluate.evaluators(config, config.eval_split, model, put)
+  state = recipe.initial_state(config, model, fixed.tx, source.labels, mesh)
+
+  with (
+      checkpoint.Checkpoints(workdir) as checkpoints,
+      checkpoint.Best(workdir) as best,
+  ):
+    state = checkpoints.restore(state, batches)
+    first = int(state.step) + 1
+    if first > 1:
+      logging.info('Resuming after step %d of %d.', first - 1, total_steps)
+    write = metrics.Writer(workdir, first - 1)
+    progress = metrics.Progress(
+        total_steps, config.data.batch_size, step=first - 1
+    )
+    watch = faults.Watch(source, checkpoints)
+
+    for i in range(first, total_steps + 1):
+      batch = next(batches)
+      state, values = step.train_step(state, put(batch), key, recipe=fixed)
+      watch(i, batch['index'], values)
+      if i % config.log_steps == 0 or i == total_steps:
+        write(i, {f'train/{name}': value for name, value in values.items()})
+        logging.info('%s', progress(i, float(values['loss'])))
+      if i % eval_steps == 0 or i == total_steps:
+        watch.wait()
+        scores = evaluate.scores(evaluators, state.ema, key)
+        write(i, scores)
+        best.offer(i, evaluate.chosen(config.best, scores), state.ema)
+      stop = preempted()
+      if i % config.checkpoint_steps == 0 or i == total_steps or stop:
+        watch.wait()
+        checkpoints.save(i, state, batches)
+      if stop and i < total_steps:
+        logging.info('Asked to stop: saved step %d; the same command resumes '
+                     'there.', i)
+        return False
+  return True

@@ -1,0 +1,86 @@
+"""Every recipe trains, is killed, resumes, and ends with the same bits."""
+
+import importlib
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from pinpp_jax import checkpoint, faults, metrics, sharding, train
+from pinpp_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+NAMES = sorted(
+    path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem != 'base'
+)
+ABLATIONS = ('level1', 'level2', 'object', 'two_stage')
+VARIANTS = [(name, '') for name in NAMES] + [
+    ('mpm', f'{option}-') for option in (*ABLATIONS, 'reference')
+]
+
+
+def config(name, variant):
+  return importlib.import_module(f'configs.{name}').get_config(variant)
+
+
+class Killed(BaseException):
+  """Not an error that anything in the package may catch."""
+
+
+def smoke(name, option, data_dir):
+  small = config(name, f'{option}smoke')
+  small.data.data_dir = str(data_dir)
+  return small
+
+
+def final(workdir):
+  """Returns the best variables and the whole state, as numpy."""
+  here = sharding.replicated(sharding.mesh())
+  return jax.device_get(checkpoint.load_best(workdir, here))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'option'), VARIANTS)
+def test_an_interrupted_run_ends_like_the_whole_run(
+    name, option, tmp_path, mini_data, monkeypatch
+):
+  recipe = smoke(name, option, mini_data)
+  never = faults.Preemption()
+  train.run(recipe, tmp_path / 'whole')
+
+  offer = checkpoint.Best.offer
+
+  def die(self, step, score, variables):
+    if step >= 6:
+      raise Killed
+    offer(self, step, score, variables)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint.Best, 'offer', die)
+    with pytest.raises(Killed):
+      train.run(recipe, tmp_path / 'parts')
+  train.run(recipe, tmp_path / 'parts')
+
+  whole, parts = (tmp_path / which for which in ('whole', 'parts'))
+  jax.tree.map(np.testing.assert_array_equal, final(whole), final(parts))
+  rows = [
+      [row | {'time': 0} for row in metrics.read(folder)]
+      for folder in (whole, parts)
+  ]
+  assert rows[0] == rows[1]
+  scores = [json.loads((f / 'scores.json').read_text()) for f in (whole, parts)]
+  assert scores[0] == scores[1]
+  assert (parts / 'report.html').exists()
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('size', ['full', 'mini', 'smoke'])
+def test_every_size_exists(name, size):
+  assert config(name, size).run == 'train'
+
+
+def test_an_unknown_word_is_refused():
+  with pytest.raises(ValueError, match="'hundred'"):
+    config('mpm', 'hundred-smoke')
