@@ -1,8 +1,11 @@
 """Makes batches ahead of time, in threads or in worker processes."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+import json
 import os
+import pathlib
 import sys
+from typing import Any
 
 from absl import flags
 import grain
@@ -73,6 +76,20 @@ class BatchIterator(grain.DatasetIterator):
     """Continues after `state['next_batch']` batches."""
     self._stop()
     self._next = int(state['next_batch'])
+
+  async def load(self, directory: Any) -> Awaitable[None]:
+    """Restores what Orbax saved, by however many processes it was saved.
+
+    Grain's own looks for the file of this process among as many processes;
+    but all of them have taken the same number of batches.
+    """
+    saved = next(pathlib.Path(directory).glob('process_*.json'))
+    state = json.loads(saved.read_text())
+
+    async def move() -> None:
+      self.set_state(state)
+
+    return move()
 
   def start_prefetch(self) -> None:
     """Starts making batches before the first is asked for."""

@@ -56,19 +56,28 @@ class Source(Protocol):
     ...
 
 
+def data_folder(data_dir: str = '') -> pathlib.Path:
+  """Returns the folder of built data sets.
+
+  That is `data_dir`, or if empty TFDS_DATA_DIR, or else ~/tensorflow_datasets,
+  as TFDS has it.
+  """
+  default = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
+  return pathlib.Path(data_dir or default).expanduser()
+
+
 def dataset_folder(dataset: str, data_dir: str = '') -> pathlib.Path:
   """Returns the folder of the newest built version of a data set.
 
   Args:
     dataset: Such as 'pinpp'.
-    data_dir: As given to the builder; if empty, TFDS_DATA_DIR or else
-      ~/tensorflow_datasets, as TFDS has it.
+    data_dir: As given to the builder, or empty: see `data_folder`.
 
   Raises:
     UserError: If none is built there.
   """
-  root = data_dir or os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
-  folder = pathlib.Path(root).expanduser() / dataset
+  root = data_folder(data_dir)
+  folder = root / dataset
   versions = [p.parent for p in folder.glob('*/dataset_info.json')]
   # Shards under construction lie in folders whose names are no versions.
   versions = [p for p in versions if p.name.replace('.', '').isdigit()]
