@@ -7,6 +7,7 @@ two-stage model, and of timm and torchvision for a plain ResNet.
 from collections.abc import Mapping
 import dataclasses
 import re
+from typing import Any
 
 from flax import traverse_util
 import jax
@@ -74,14 +75,15 @@ def entries(model: resnet.Network) -> dict[str, Entry]:
     raise UserError(f'{type(model).__name__} has no torch names.')
   modules = _MODULES[type(model)]
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  abstract = jax.eval_shape(
+  abstract: Any = jax.eval_shape(
     lambda key, image: model.init(key, image, train=False, parts=True),
     jax.random.key(0),
     image,
   )
+  flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(abstract)
   return {
-    _name(path, modules): Entry(path=path, shape=_torch_shape(np.shape(value)))
-    for path, value in traverse_util.flatten_dict(abstract).items()
+    _name(path, modules): Entry(path=path, shape=_torch_shape(value.shape))
+    for path, value in flat.items()
   }
 
 
