@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import dataclasses
 import io
 import math
-import warnings
 
 import numpy as np
 from PIL import Image
@@ -59,10 +58,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     UserError: If it cannot be read whole; the message holds `name`.
   """
   try:
-    with warnings.catch_warnings():
-      # Files with odd EXIF or palettes decode correctly.
-      warnings.simplefilter('ignore')
-      return Image.open(io.BytesIO(data)).convert('RGB')
+    return Image.open(io.BytesIO(data)).convert('RGB')
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
     raise UserError(
       f'{name} ({len(data)} bytes) is not a readable image: {e}. Fetch the'
