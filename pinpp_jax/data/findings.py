@@ -1,6 +1,7 @@
 """What a reader met on its way: counted, warned about, or refused."""
 
 import collections
+from typing import Any
 
 from pinpp_jax.errors import UserError
 
@@ -21,15 +22,23 @@ class Findings:
     self.skipped: collections.Counter[str] = collections.Counter()
     self.warnings: collections.Counter[str] = collections.Counter()
     self.examples: dict[str, list[str]] = {}
+    self.per_class: dict[str, collections.Counter[str]] = {}
 
   def _keep(self, kind: str, where: str) -> None:
     kept = self.examples.setdefault(kind, [])
     if len(kept) < _KEPT:
       kept.append(where)
 
-  def note(self, kind: str, where: str = '', amount: int = 1) -> None:
-    """Counts `amount` of something handled without losing anything."""
+  def note(
+    self, kind: str, where: str = '', amount: int = 1, wnid: str = ''
+  ) -> None:
+    """Counts `amount` of something handled without losing anything.
+
+    With a `wnid` it is also counted for that class alone.
+    """
     self.counts[kind] += amount
+    if wnid:
+      self.per_class.setdefault(kind, collections.Counter())[wnid] += amount
     if where:
       self._keep(kind, where)
 
@@ -52,12 +61,16 @@ class Findings:
     self.skipped[kind] += 1
     self._keep(kind, where)
 
-  def as_dict(self) -> dict[str, dict[str, int]]:
+  def as_dict(self) -> dict[str, dict[str, Any]]:
     """Returns the counts as plain data, sorted by name."""
     return {
       'counted': dict(sorted(self.counts.items())),
       'warnings': dict(sorted(self.warnings.items())),
       'skipped': dict(sorted(self.skipped.items())),
+      'per_class': {
+        kind: dict(sorted(counter.items()))
+        for kind, counter in sorted(self.per_class.items())
+      },
     }
 
   def lines(self) -> list[str]:

@@ -99,9 +99,10 @@ def _undeclared(
 
 
 def encode(mask: np.ndarray) -> bytes:
-  """Returns a part mask as an 8-bit palette PNG; equal masks, equal bytes.
+  """Returns a part mask as an 8-bit grey PNG; equal masks, equal bytes.
 
-  The palette is for people who open the file: readers take the index itself.
+  Grey, not palette: OpenCV and TensorFlow turn a palette into colours when they
+  decode, and the indices would be lost without a word. Pillow reads both.
 
   Raises:
     UserError: the mask holds something else than indices 0..255.
@@ -111,7 +112,6 @@ def encode(mask: np.ndarray) -> bytes:
   if mask.min() < 0 or mask.max() > 255:
     raise UserError('a part mask holds 8 bits: indices 0..255 of one class')
   image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
-  image.putpalette(palette().ravel().tolist())
   buffer = io.BytesIO()
   image.save(buffer, format='PNG', compress_level=6)
   return buffer.getvalue()
@@ -133,10 +133,11 @@ def decode(png: bytes) -> np.ndarray:
 
 
 def palette() -> np.ndarray:
-  """Returns 256 distinguishable colours, black first: uint8 (256, 3).
+  """Returns 256 distinguishable colours for viewing, black first.
 
-  The bits of the index go to the high bits of red, green and blue in turn, as
-  in Pascal VOC, so that small indices lie far apart.
+  Shape (256, 3), dtype uint8. The bits of the index go to the high bits of
+  red, green and blue in turn, as in Pascal VOC, so that small indices lie far
+  apart.
   """
   colours = np.zeros((256, 3), np.uint8)
   index = np.arange(256)

@@ -1,0 +1,299 @@
+"""The TFDS builders, usable with and without TensorFlow.
+
+`datasets/pinpp/` and `datasets/pinpp_mini/` make them known to `tfds build`;
+`pinpp_jax.tools.build` calls them directly. Both write the same records.
+
+TFDS's own writer needs TensorFlow as soon as a split is larger than a
+gigabyte (its shuffle goes through files). For ArrayRecord the records are
+therefore written here, in an order fixed beforehand.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import fcntl
+import itertools
+import os
+import pathlib
+import shutil
+import sys
+from typing import Any
+
+from array_record.python.array_record_module import ArrayRecordWriter
+import tensorflow_datasets as tfds
+import tqdm
+
+from pinpp_jax.data import imagenet, mini, prepare, splits
+from pinpp_jax.data.findings import Findings
+from pinpp_jax.data.prepare import Prepared
+from pinpp_jax.data.release import Release
+from pinpp_jax.errors import UserError
+
+RELEASE = '1.0.0'
+SHARD_BYTES = 256 << 20
+# `tfds build` has no flags for these.
+IMAGENET_VARIABLE = 'PINPP_IMAGENET_DIR'
+SKIP_VARIABLE = 'PINPP_SKIP_BAD'
+
+_CITATION = """\
+@inproceedings{li2024pinpp,
+  title={PartImageNet++ Dataset: Scaling up Part-based Models for Robust
+         Recognition},
+  author={Li, Xiao and Liu, Yining and Dong, Na and Qin, Sitian and Hu,
+          Xiaolin},
+  booktitle={European Conference on Computer Vision},
+  year={2024}
+}
+"""
+_RECORD = (
+  'Every record holds the original JPEG bytes, a part mask (8-bit PNG of the '
+  "class's own part index, 0 is background), the class, the file name, who "
+  'drew the mask, and the COCO annotations as JSON. labels.json maps the '
+  'indices to parts, splits.json lists the images of every split.'
+)
+
+
+class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """What both data sets share: features, checking, painting, writing."""
+
+  name = 'part_builder'
+  VERSION = tfds.core.Version(RELEASE)
+  RELEASE_NOTES = {RELEASE: 'First version.'}
+  # Nothing is downloaded. TFDS would look for checksums beside this file, and
+  # needs importlib_resources to do so.
+  url_infos = None
+  DESCRIPTION = ''
+  CITATION = ''
+  HOMEPAGE = ''
+
+  def __init__(
+    self,
+    *,
+    imagenet_dir: str = '',
+    skip_bad: bool | None = None,
+    file_format: Any = None,
+    **keywords: Any,
+  ):
+    """Makes a builder; without `file_format` it writes ArrayRecord.
+
+    Args:
+      imagenet_dir: the ImageNet copy; by default PINPP_IMAGENET_DIR, or the
+        release's folder.
+      skip_bad: leaves broken entries out and counts them instead of refusing;
+        by default PINPP_SKIP_BAD.
+      file_format: of the records, as TFDS names them.
+      **keywords: of every TFDS builder.
+    """
+    self._imagenet_dir = imagenet_dir or os.environ.get(IMAGENET_VARIABLE, '')
+    if skip_bad is None:
+      skip_bad = os.environ.get(SKIP_VARIABLE, '0') not in ('', '0')
+    self._skip_bad = skip_bad
+    self.prepared: Prepared | None = None
+    super().__init__(file_format=file_format or 'array_record', **keywords)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    features = tfds.features
+    # Both are completed by a build: the classes are those of the release.
+    self._label = features.ClassLabel()
+    self._facts = tfds.core.MetadataDict()
+    self._features = features.FeaturesDict(
+      {
+        'image': features.Image(encoding_format='jpeg'),
+        'part_mask': features.Image(
+          shape=(None, None, 1), encoding_format='png', use_colormap=True
+        ),
+        'label': self._label,
+        'wnid': features.Text(),
+        'file_name': features.Text(),
+        'source': features.Text(),
+        'annotations': features.Text(),
+      }
+    )
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=f'{self.DESCRIPTION}\n\n{_RECORD}',
+      features=self._features,
+      homepage=self.HOMEPAGE,
+      citation=self.CITATION,
+      metadata=self._facts,
+    )
+
+  def _folder(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
+    """Returns the folder in the release's layout."""
+    raise NotImplementedError
+
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+    folder = self._folder(dl_manager)
+    # During a build `data_path` is the temporary folder, so nothing of this
+    # survives unless the build succeeds.
+    version_folder = pathlib.Path(self.data_path)
+    findings = Findings(skip_bad=self._skip_bad)
+    release = Release(folder, findings)
+    copy = imagenet.open_copy(self._imagenet_dir or folder)
+    self.prepared = done = prepare.prepare(
+      release,
+      copy,
+      version_folder / 'spool.tmp',
+      lambda wnids: _progress(wnids, len(wnids), 'Checking', ' classes'),
+    )
+    self._label.names = list(done.labels.wnids)
+    self._facts.update(done.summary())
+    done.labels.save(version_folder / 'labels.json')
+    splits.save(version_folder, done.split, done.rule)
+    return {
+      name: self._generate_examples(names)
+      for name, names in done.split.items()
+      if names
+    }
+
+  def _generate_examples(self, file_names: tuple[str, ...]):
+    assert self.prepared is not None
+    for record in self.prepared.records(file_names):
+      yield record['file_name'], record
+
+  def _generate_splits(self, dl_manager, download_config):
+    """Returns the infos of the splits it has written."""
+    with _only_build(pathlib.Path(self.data_path)):
+      try:
+        if self.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+          return super()._generate_splits(dl_manager, download_config)
+        generators = self._split_generators(dl_manager)
+        return [
+          self._write(name, examples, download_config.max_examples_per_split)
+          for name, examples in generators.items()
+        ]
+      finally:
+        (pathlib.Path(self.data_path) / 'spool.tmp').unlink(missing_ok=True)
+
+  def _write(
+    self, split: str, examples: Iterator[tuple[str, Any]], limit: int | None
+  ) -> tfds.core.SplitInfo:
+    """Writes a split's shards, all of about the same number of records."""
+    assert self.prepared is not None
+    names = self.prepared.split[split][:limit]
+    size = self.prepared.num_bytes(names)
+    shards = min(max(1, -(-size // SHARD_BYTES)), len(names))
+    template = self._get_filename_template(split_name=split)
+    steps = _progress(
+      itertools.islice(examples, limit),
+      len(names),
+      f'Writing {split}',
+      ' images',
+    )
+    lengths, num_bytes = [], 0
+    for shard in range(shards):
+      end = len(names) * (shard + 1) // shards
+      path = template.sharded_filepath(shard_index=shard, num_shards=shards)
+      # One record per group: any record can be read without its neighbours.
+      writer = ArrayRecordWriter(os.fspath(path), 'group_size:1')
+      count = end - sum(lengths)
+      for _, example in itertools.islice(steps, count):
+        data = self._features.serialize_example(example)
+        writer.write(data)
+        num_bytes += len(data)
+      writer.close()
+      lengths.append(count)
+    # The bar closes when it is asked for one more.
+    assert next(steps, None) is None
+    return tfds.core.SplitInfo(
+      name=split,
+      shard_lengths=lengths,
+      num_bytes=num_bytes,
+      filename_template=template,
+    )
+
+
+class Pinpp(PartBuilder, skip_registration=True):
+  """PartImageNet++: the release joined with an ImageNet copy."""
+
+  name = 'pinpp'
+  HOMEPAGE = 'https://huggingface.co/datasets/lixiao20/PartImageNetPP'
+  CITATION = _CITATION
+  DESCRIPTION = (
+    'PartImageNet++: part annotations of images of the ImageNet-1K training '
+    'set, joined with a copy of these images. The images are not part of the '
+    'release and are subject to the terms of ImageNet. All of them, the test '
+    'split too, are training images of ImageNet-1K: accuracy measured on them '
+    'says nothing about a model that was trained on ImageNet.'
+  )
+  MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
+  Put the PartImageNet++ release into the manual folder, or into `pinpp/` in it:
+  json/, including/, category_name.json and discarded_data.json from
+  https://huggingface.co/datasets/lixiao20/PartImageNetPP, and beside them your
+  ImageNet copy: train/<wnid>/*.JPEG, images/<wnid>/, Kaggle's
+  ILSVRC/Data/CLS-LOC/train/ or ILSVRC2012_img_train.tar. A copy elsewhere is
+  named by the environment variable {IMAGENET_VARIABLE}.
+  """
+
+  def _folder(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
+    try:
+      manual = pathlib.Path(dl_manager.manual_dir)
+    except AssertionError as error:
+      raise UserError(' '.join(str(error).split())) from error
+    inner = manual / self.name
+    return (
+      inner if not (manual / 'json').is_dir() and inner.is_dir() else manual
+    )
+
+
+class PinppMini(PartBuilder, skip_registration=True):
+  """The drawn data set in the same layout; nothing has to be fetched."""
+
+  name = 'pinpp_mini'
+  DESCRIPTION = (
+    'A small drawn data set in the layout of PartImageNet++, for trying things '
+    'out and for tests. It holds no photograph.'
+  )
+  RENDER: dict[str, int] = {}  # keywords of pinpp_jax.data.mini.render
+
+  def _folder(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
+    folder = mini_folder(self.data_dir_root)
+    if not folder.exists():
+      folder.parent.mkdir(parents=True, exist_ok=True)
+      mini.render(folder, **self.RENDER)
+    return folder
+
+
+BUILDERS = {'pinpp': Pinpp, 'pinpp_mini': PinppMini}
+
+
+def mini_folder(data_dir: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns where the drawn release lies, as if it had been downloaded."""
+  return pathlib.Path(data_dir) / 'downloads' / 'manual' / 'pinpp_mini'
+
+
+def _progress(steps, total: int, title: str, unit: str):
+  """Returns the steps behind a bar; in a log, a line every half minute."""
+  return iter(
+    tqdm.tqdm(
+      steps,
+      total=total,
+      desc=title,
+      unit=unit,
+      mininterval=0.2 if sys.stderr.isatty() else 30.0,
+    )
+  )
+
+
+@contextlib.contextmanager
+def _only_build(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps two builds apart and removes what killed ones have left.
+
+  `folder` is TFDS's temporary '<version>.incomplete...' folder.
+  """
+  handle = os.open(folder.parent, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise UserError(
+        f'another build is writing to {folder.parent}; wait for it to end'
+      ) from error
+    except OSError:
+      yield  # a file system without locks: leave everything as it is
+      return
+    for other in folder.parent.iterdir():
+      if 'incomplete' in other.name and other != folder and other.is_dir():
+        shutil.rmtree(other)
+    yield
+  finally:
+    os.close(handle)

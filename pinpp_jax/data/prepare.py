@@ -1,0 +1,238 @@
+"""From a release and an ImageNet copy to records, one class at a time.
+
+Everything is checked in a first pass, which paints the masks and puts them
+aside in one temporary file; what stays in memory is the label table and a few
+numbers per image. So a broken input is named before anything is written, and
+records can then come in any order.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import dataclasses
+import json
+import pathlib
+from typing import Any, BinaryIO
+
+from pinpp_jax.data import imagenet, labels, masks, splits
+from pinpp_jax.data.findings import Findings
+from pinpp_jax.data.imagenet import ImageNetCopy
+from pinpp_jax.data.labels import LabelTable, Part
+from pinpp_jax.data.records import Annotation, ClassRecord, ImageRecord
+from pinpp_jax.data.release import Release
+from pinpp_jax.errors import UserError
+
+# What the release announces for the complete data set (its README and paper).
+PUBLISHED = {'images': 100_000, 'parts': 3_308, 'masks': 406_364}
+PUBLISHED_CLASSES = 1_000
+_PER_CLASS = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Row:
+  """Where an image's painted mask and annotations lie, and their sizes."""
+
+  label: int
+  source: str
+  offset: int
+  mask_size: int
+  text_size: int
+  image_size: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+  """A checked release, ready to be written."""
+
+  labels: LabelTable
+  split: splits.Split
+  rule: str
+  findings: Findings
+  copy: ImageNetCopy
+  spool: pathlib.Path
+  rows: Mapping[str, _Row]
+
+  def num_bytes(self, file_names: Iterable[str]) -> int:
+    """Returns about how many bytes the records of these images take."""
+    rows = (self.rows[name] for name in file_names)
+    return sum(r.mask_size + r.text_size + r.image_size + 200 for r in rows)
+
+  def records(self, file_names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yields the records of these images, in this order."""
+    with open(self.spool, 'rb') as spool:
+      for name in file_names:
+        row = self.rows[name]
+        spool.seek(row.offset)
+        yield {
+          'image': self.copy.read(name, 'train'),
+          'part_mask': spool.read(row.mask_size),
+          'label': row.label,
+          'wnid': self.labels.wnids[row.label],
+          'file_name': name,
+          'source': row.source,
+          'annotations': spool.read(row.text_size).decode(),
+        }
+
+  def summary(self) -> dict[str, Any]:
+    """Returns the facts of the built data set as plain data."""
+    return {
+      'classes': self.labels.num_classes,
+      'parts': self.labels.num_parts,
+      'images': sum(len(names) for names in self.split.values()),
+      'masks': sum(part.count for part in self.labels.parts),
+      'splits': {name: len(names) for name, names in self.split.items()},
+      'split_rule': self.rule,
+      'split_hash': splits.hash_of(self.split),
+      'label_hash': self.labels.hash,
+      'findings': self.findings.as_dict(),
+    }
+
+
+def prepare(
+  release: Release,
+  copy: ImageNetCopy,
+  spool: pathlib.Path,
+  progress: Callable[[Sequence[str]], Iterable[str]] = iter,
+) -> Prepared:
+  """Checks and paints a release, and returns it ready to be written.
+
+  Args:
+    release: the annotations.
+    copy: where the images are.
+    spool: a file that does not exist yet; delete it after the last record.
+    progress: passes the classes on and shows how far they are.
+
+  Raises:
+    UserError: the first thing that is broken, unless the findings skip it.
+  """
+  findings = release.findings
+  rows: dict[str, _Row] = {}
+  names: list[tuple[str, ...]] = []
+  objects: list[str] = []
+  parts: list[Part] = []
+  with open(spool, 'xb') as file:
+    for label, wnid in enumerate(progress(release.wnids)):
+      record = release.load(wnid)
+      kept = []
+      for image in record.images:
+        row = _image(image, record, label, copy, file, findings)
+        if row:
+          rows[image.file_name] = row
+          kept.append(image)
+      if not kept:
+        raise UserError(f'{wnid}: no usable image is left of this class')
+      if len(release.wnids) == PUBLISHED_CLASSES and len(kept) != _PER_CLASS:
+        findings.bad(
+          f'{len(kept)} images instead of {_PER_CLASS}', f'json/{wnid}.json'
+        )
+      record = dataclasses.replace(record, images=tuple(kept))
+      names.append(tuple(image.file_name for image in kept))
+      objects.append(record.object_name)
+      parts += labels.class_parts(record, len(parts) + 1)
+  table = LabelTable(
+    wnids=release.wnids, object_names=tuple(objects), parts=tuple(parts)
+  )
+  check_totals(table, len(rows), findings)
+  given = splits.given(release.folder, rows)
+  split = given or splits.canonical(names)
+  left_out = len(rows) - sum(len(files) for files in split.values())
+  if left_out:
+    findings.note('image in no split file', amount=left_out)
+  return Prepared(
+    labels=table,
+    # Records are shuffled once and for all, so that the first thousand of a
+    # split are a sample of it, by the hash the split itself goes by.
+    split={name: tuple(splits.order(files)) for name, files in split.items()},
+    rule=splits.GIVEN if given else splits.CANONICAL,
+    findings=findings,
+    copy=copy,
+    spool=spool,
+    rows=rows,
+  )
+
+
+def check_totals(table: LabelTable, images: int, findings: Findings) -> None:
+  """Compares a release of 1,000 classes with the published totals.
+
+  Raises:
+    UserError: the number of images differs (unless skipping was asked for).
+      Parts and masks only warn: the published numbers disagree themselves.
+  """
+  if table.num_classes != PUBLISHED_CLASSES:
+    return
+  found = {
+    'images': images,
+    'parts': table.num_parts,
+    'masks': sum(part.count for part in table.parts),
+  }
+  for key, number in found.items():
+    expected = PUBLISHED[key]
+    if number == expected:
+      continue
+    text = (
+      f'{number} {key} instead of the published {expected} '
+      f'({number - expected:+d})'
+    )
+    if key == 'images':
+      findings.bad(text, 'the release as a whole')
+    else:
+      findings.warn(text, 'the release as a whole')
+
+
+def _image(
+  image: ImageRecord,
+  record: ClassRecord,
+  label: int,
+  copy: ImageNetCopy,
+  spool: BinaryIO,
+  findings: Findings,
+) -> _Row | None:
+  """Checks, paints and puts aside one image; None when it is skipped."""
+  where = f'json/{record.wnid}.json, image {image.id} ({image.file_name})'
+  try:
+    data = copy.read(image.file_name, 'train')
+  except UserError as error:
+    findings.bad(f'image is not in the copy ({error})', where)
+    return None
+  problem = imagenet.check(data, image.width, image.height)
+  if problem:
+    findings.bad(problem, where)
+    return None
+  painted = masks.paint(image, record)
+  if painted.undeclared:
+    kind = 'pixels shared by parts without a declared relation'
+    findings.note(kind, where, painted.undeclared, record.wnid)
+  for part in painted.vanished:
+    name = record.part_names[part - 1]
+    findings.warn('part hidden by others', f'{image.file_name}: {name}')
+  for number in painted.empty:
+    findings.warn('annotation covers no pixel', f'{where}, {number}')
+  if not image.annotations:
+    findings.warn('image without annotations', where)
+  png = masks.encode(painted.mask)
+  text = annotation_text(image.annotations).encode()
+  offset = spool.tell()
+  spool.write(png + text)
+  return _Row(
+    label=label,
+    source='human' if image.annotations else 'none',
+    offset=offset,
+    mask_size=len(png),
+    text_size=len(text),
+    image_size=len(data),
+  )
+
+
+def annotation_text(annotations: Iterable[Annotation]) -> str:
+  """Returns an image's COCO entries as JSON.
+
+  The entries are as they were read, but a segmentation of which polygons were
+  dropped holds the remaining ones.
+  """
+  entries = []
+  for annotation in annotations:
+    entry = annotation.entry
+    stored = entry.get('segmentation')
+    if isinstance(stored, list) and len(annotation.polygons) < len(stored):
+      flat = [polygon.ravel().tolist() for polygon in annotation.polygons]
+      entry = dict(entry, segmentation=flat)
+    entries.append(entry)
+  return json.dumps(entries, separators=(',', ':'))

@@ -1,0 +1,33 @@
+"""Command-line tools: `pinpp <name>` is `python -m pinpp_jax.tools.<name>`."""
+
+from collections.abc import Sequence
+import importlib
+import sys
+
+# name -> what it is for. Each is a module here with `main(arguments) -> int`.
+TOOLS = {
+  'build': 'build the data set pinpp or pinpp_mini (no TensorFlow needed)',
+  'labels': 'show the parts of a class and their numbers',
+  'stats': 'count what a built data set holds',
+  'check': 'check a release or a built data set',
+  'view': 'draw images with their part masks',
+  'export': 'write weights or data in other formats',
+  'doctor': 'say what is installed and found on this machine',
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs a tool by name and returns its exit status."""
+  words = list(sys.argv[1:] if arguments is None else arguments)
+  if not words or words[0] in ('-h', '--help'):
+    print('usage: pinpp <tool> [options]   (pinpp <tool> --help)\n')
+    for name, purpose in TOOLS.items():
+      print(f'  {name:8} {purpose}')
+    return 0 if words else 2
+  name = words[0]
+  if name not in TOOLS:
+    print(
+      f'pinpp: no tool {name!r}; there are {", ".join(TOOLS)}', file=sys.stderr
+    )
+    return 2
+  return importlib.import_module(f'pinpp_jax.tools.{name}').main(words[1:])
