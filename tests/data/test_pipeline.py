@@ -166,6 +166,9 @@ class TestTrainingOrder:
     seen = indices(training(Fake(10)), 5)
     assert sorted(seen) == sorted([*range(10)] * 2)
 
+  def test_one_example_is_enough(self):
+    assert list(indices(training(Fake(1)), 2)) == [0] * 8
+
   def test_a_batch_may_be_larger_than_an_epoch(self):
     seen = indices(training(Fake(3), batch_size=6), 1)
     assert sorted(seen) == [0, 0, 1, 1, 2, 2]
@@ -187,21 +190,21 @@ class TestTrainingOrder:
   @pytest.mark.parametrize('count', [2, 3, 4])
   def test_processes_share_an_epoch(self, count):
     source = Fake(14)
+    epoch = len(source) // count
     shares = [
       indices(
         training(
-          source,
-          batch_size=count,
-          process_index=i,
-          process_count=count,
+          source, batch_size=count, process_index=i, process_count=count
         ),
-        len(source) // count,
-      )
+        2 * epoch,
+      ).reshape(2, epoch)
       for i in range(count)
     ]
-    assert len({len(share) for share in shares}) == 1
-    together = np.concatenate(shares)
-    assert len(set(together)) == len(together) == 14 // count * count
+    # Epochs end at the same step everywhere.
+    for first, second in shares:
+      assert sorted(first) == sorted(second)
+    together = np.concatenate([share[0] for share in shares])
+    assert len(set(together)) == len(together) == epoch * count
 
   def test_processes_draw_different_views(self):
     class Same(Fake):
