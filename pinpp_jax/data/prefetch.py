@@ -59,10 +59,12 @@ class BatchIterator(grain.DatasetIterator):
     super().__init__()
     self._batches = batches
     self._next = 0
+    self._ended = False
     self._ahead: grain.DatasetIterator | None = None
 
   def __next__(self) -> Batch:
-    self._assert_not_closed()
+    if self._ended:
+      raise ValueError('This iterator of batches is closed.')
     self.start_prefetch()
     batch = next(self._open())
     self._next += 1
@@ -98,6 +100,7 @@ class BatchIterator(grain.DatasetIterator):
   def close(self) -> None:
     """Ends threads and workers; the iterator gives no more batches."""
     super().close()
+    self._ended = True
     self._stop()
 
   def _open(self) -> grain.DatasetIterator:
