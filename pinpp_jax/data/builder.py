@@ -20,6 +20,7 @@ from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordWriter
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import example_serializer
 import tqdm
 
 from pinpp_jax.data import imagenet, mini, prepare, splits
@@ -179,6 +180,9 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       f'Writing {split}',
       ' images',
     )
+    serializer = example_serializer.ExampleSerializer(
+      self._features.get_serialized_info()
+    )
     lengths, num_bytes = [], 0
     for shard in range(shards):
       end = len(names) * (shard + 1) // shards
@@ -187,7 +191,11 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       writer = ArrayRecordWriter(os.fspath(path), 'group_size:1')
       count = end - sum(lengths)
       for _, example in itertools.islice(steps, count):
-        data = self._features.serialize_example(example)
+        proto = serializer.get_tf_example(
+          self._features.encode_example(example)
+        )
+        # A map's entries have any order unless they are asked to be sorted.
+        data = proto.SerializeToString(deterministic=True)
         writer.write(data)
         num_bytes += len(data)
       writer.close()
