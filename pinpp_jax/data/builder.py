@@ -37,12 +37,16 @@ SKIP_VARIABLE = 'PINPP_SKIP_BAD'
 
 _CITATION = """\
 @inproceedings{li2024pinpp,
-  title={PartImageNet++ Dataset: Scaling up Part-based Models for Robust
-         Recognition},
-  author={Li, Xiao and Liu, Yining and Dong, Na and Qin, Sitian and Hu,
-          Xiaolin},
-  booktitle={European Conference on Computer Vision},
-  year={2024}
+  author    = {Li, Xiao and Liu, Yining and Dong, Na and Qin, Sitian and
+               Hu, Xiaolin},
+  title     = {{PartImageNet++} Dataset: Scaling up Part-based Models for
+               Robust Recognition},
+  booktitle = {Computer Vision -- ECCV 2024},
+  series    = {LNCS},
+  volume    = {15129},
+  pages     = {396--414},
+  year      = {2024},
+  doi       = {10.1007/978-3-031-73209-6_23},
 }
 """
 _RECORD = (
@@ -180,9 +184,8 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       f'Writing {split}',
       ' images',
     )
-    serializer = example_serializer.ExampleSerializer(
-      self._features.get_serialized_info()
-    )
+    specs: Any = self._features.get_serialized_info()
+    serializer = example_serializer.ExampleSerializer(specs)
     lengths, num_bytes = [], 0
     for shard in range(shards):
       end = len(names) * (shard + 1) // shards

@@ -1,0 +1,11 @@
+"""PartImageNet++ for `tfds build pinpp`.
+
+The work is done in `pinpp_jax.data.builder`, which also builds without
+TensorFlow: `python -m pinpp_jax.tools.build pinpp`.
+"""
+
+from pinpp_jax.data import builder
+
+
+class Builder(builder.Pinpp):
+  """DatasetBuilder for PartImageNet++; the catalogue text is README.md."""

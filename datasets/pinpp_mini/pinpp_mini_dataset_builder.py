@@ -1,0 +1,11 @@
+"""The drawn data set for `tfds build pinpp_mini`.
+
+The work is done in `pinpp_jax.data.builder`, which also builds without
+TensorFlow: `python -m pinpp_jax.tools.build pinpp_mini`.
+"""
+
+from pinpp_jax.data import builder
+
+
+class Builder(builder.PinppMini):
+  """DatasetBuilder for pinpp_mini; the catalogue text is README.md."""
