@@ -124,7 +124,8 @@ class Writer:
     reserved = sorted({'step', 'time'} & set(values))
     if reserved:
       raise ValueError(f'{reserved} are fields of every row, not metrics.')
-    floats = {k: float(v) for k, v in fetch(dict(values)).items()}
+    fetched = fetch(dict(values))  # In the order of the alphabet.
+    floats = {name: float(fetched[name]) for name in values}
     bad = [name for name, v in floats.items() if not math.isfinite(v)]
     if bad:
       logging.warning('Step %d: %s not finite.', step, ', '.join(bad))

@@ -1,8 +1,10 @@
 """Images with their true and predicted parts, for people to look at."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
+import os
+import pathlib
 from typing import Any
 
 import jax
@@ -63,6 +65,38 @@ def samples(
     rows = np.flatnonzero(grids['mask']).tolist()
     found += [_sample(grids, i) for i in rows]
   return found
+
+
+def save(path: pathlib.Path, found: Sequence[Sample]) -> None:
+  """Writes samples of one size to an .npz file, never seen half-written."""
+  arrays = {
+    field.name: np.array([getattr(sample, field.name) for sample in found])
+    for field in dataclasses.fields(Sample)
+    if all(getattr(sample, field.name) is not None for sample in found)
+  }
+  part = path.with_suffix('.part')
+  with open(part, 'wb') as file:
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+  os.replace(part, path)
+
+
+def load(path: pathlib.Path) -> list[Sample]:
+  """Returns what `save` wrote; no file is no samples."""
+  if not path.exists():
+    return []
+  with np.load(path, allow_pickle=False) as file:
+    arrays = dict(file)
+  return [
+    Sample(
+      image=arrays['image'][i],
+      true=arrays['true'][i],
+      predicted=arrays['predicted'][i] if 'predicted' in arrays else None,
+      label=int(arrays['label'][i]),
+      predicted_class=int(arrays['predicted_class'][i]),
+      masked=bool(arrays['masked'][i]),
+    )
+    for i in range(len(arrays['label']))
+  ]
 
 
 def _channels(model: Any, variables: Any, batch: Any) -> int:

@@ -59,6 +59,15 @@ def noise(monkeypatch):
 
 @pytest.fixture(scope='session')
 def table():
+  return tiny_table()
+
+
+@pytest.fixture(scope='session')
+def split(table):
+  return tiny_split(table)
+
+
+def tiny_table():
   wnids = tuple(f'n{i:08}' for i in range(len(COUNTS)))
   parts = []
   for wnid, count in zip(wnids, COUNTS, strict=True):
@@ -82,8 +91,7 @@ def table():
   )
 
 
-@pytest.fixture(scope='session')
-def split(table):
+def tiny_split(table):
   """21 examples as one big batch without padding."""
   rng, n = np.random.default_rng(0), 21
   label = rng.integers(0, len(COUNTS), n).astype(np.int32)

@@ -1,3 +1,6 @@
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
@@ -5,7 +8,9 @@ from pinpp_jax.evals import samples
 
 
 @pytest.mark.parametrize('has_parts', [True, False])
-def test_samples_are_the_first_examples(tiny, split, table, key, has_parts):
+def test_samples_are_the_first_examples(
+  tiny, split, table, key, has_parts, tmp_path
+):
   model, variables = tiny.make(has_parts=has_parts)
   found = samples.samples(
     variables,
@@ -23,3 +28,19 @@ def test_samples_are_the_first_examples(tiny, split, table, key, has_parts):
     assert sample.label == split['label'][i]
     assert sample.masked == (i % 3 != 0)
     assert (sample.predicted is not None) == has_parts
+
+  samples.save(tmp_path / 'samples.npz', found)
+  again = samples.load(tmp_path / 'samples.npz')
+  assert [p.name for p in tmp_path.iterdir()] == ['samples.npz']
+  for one, other in zip(found, again, strict=True):
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      dataclasses.asdict(one),
+      dataclasses.asdict(other),
+    )
+
+
+def test_no_file_or_no_sample_is_an_empty_list(tmp_path):
+  assert samples.load(tmp_path / 'samples.npz') == []
+  samples.save(tmp_path / 'samples.npz', [])
+  assert samples.load(tmp_path / 'samples.npz') == []

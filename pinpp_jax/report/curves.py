@@ -1,0 +1,118 @@
+"""Curves over the steps of a run, as SVG."""
+
+import base64
+from collections.abc import Mapping, Sequence
+import dataclasses
+import io
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+COLOURS = ('#2f6fb0', '#d9603b', '#2d8a57', '#8a5aa8', '#b8860b', '#5b6770')
+_STYLE: dict[Any, Any] = {
+  'font.size': 9,
+  'font.family': 'sans-serif',
+  'axes.edgecolor': '#9aa3ad',
+  'axes.labelcolor': '#47515c',
+  'axes.grid': True,
+  'axes.spines.right': False,
+  'axes.spines.top': False,
+  'grid.color': '#e6e9ed',
+  'xtick.color': '#47515c',
+  'ytick.color': '#47515c',
+  'svg.hashsalt': 'pinpp_jax',  # The same numbers give the same file.
+}
+_SEGMENTATION = (
+  'part_miou_known',
+  'part_miou_open',
+  'object_miou',
+  'pixel_accuracy',
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curve:
+  """One drawing."""
+
+  title: str
+  source: str  # A data URI.
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
+  """Returns the curves that the rows of metrics.jsonl have values for."""
+  names = dict.fromkeys(name for row in rows for name in row)
+  groups: dict[str, list[str]] = {}
+  for name in names:
+    title = _title(name)
+    if title:
+      groups.setdefault(title, []).append(name)
+  order = sorted(groups, key=lambda title: (_ORDER.get(title, 99), title))
+  return [
+    Curve(title=title, source=_svg(title, groups[title], rows))
+    for title in order
+  ]
+
+
+_ORDER = {
+  'Training loss': 0,
+  'Accuracy': 1,
+  'Parts and objects': 2,
+  'Evaluation loss': 3,
+  'Learning rate': 4,
+}
+
+
+def _title(name: str) -> str:
+  """Returns the drawing a metric belongs to, '' for none."""
+  split, _, score = name.rpartition('/')
+  if not split:
+    return 'Learning rate' if score == 'learning_rate' else ''
+  if score == 'learning_rate':
+    return 'Learning rate'
+  if split == 'train':
+    loss = score == 'loss' or score.endswith('_loss')
+    # The loss of one scale of the parts would crowd the drawing.
+    if not loss and '_loss' in score:
+      return ''
+    return 'Training loss' if loss else score.replace('_', ' ').capitalize()
+  if score.endswith(_SEGMENTATION):
+    return 'Parts and objects'
+  if score.endswith('accuracy'):
+    return 'Accuracy'
+  return 'Evaluation loss' if score.endswith('loss') else ''
+
+
+def _svg(
+  title: str, names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> str:
+  splits = {name.rpartition('/')[0] for name in names}
+  shared = f'{splits.pop()}/' if len(splits) == 1 else None
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(4.3, 2.7), layout='constrained')
+    axes = figure.subplots()
+    for i, name in enumerate(names):
+      points = [(row['step'], row[name]) for row in rows if name in row]
+      axes.plot(
+        *zip(*points, strict=True),
+        color=COLOURS[i % len(COLOURS)],
+        linestyle=('-', '--', ':')[i // len(COLOURS) % 3],
+        marker='o' if len(points) < 25 else None,
+        markersize=3,
+        linewidth=1.6,
+        label=name if shared is None else name.removeprefix(shared),
+      )
+    axes.set_xlabel('step')
+    axes.margins(x=0.02)
+    if title in ('Accuracy', 'Parts and objects'):
+      axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+      axes.set_ylim(0, None)
+    if len(names) > 1:
+      axes.legend(frameon=False, fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(
+      buffer, format='svg', transparent=True, metadata={'Date': None}
+    )
+  encoded = base64.b64encode(buffer.getvalue()).decode()
+  return f'data:image/svg+xml;base64,{encoded}'

@@ -1,0 +1,117 @@
+"""Final scores as rows that say what was measured, and against what."""
+
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import math
+from typing import Any
+
+# In the order of the table; other scores are only listed in full below it.
+NAMES = {
+  'accuracy': 'Top-1 accuracy',
+  'top5': 'Top-5 accuracy',
+  'loss': 'Cross entropy',
+  'part_miou_known': 'Part mIoU, class known',
+  'part_miou_open': 'Part mIoU, class unknown',
+  'part_miou_known_per_object': 'Part mIoU per object class, class known',
+  'object_miou': 'Object mIoU',
+  'pixel_accuracy': 'Pixel accuracy on parts, class unknown',
+  'pixel_accuracy_known': 'Pixel accuracy on parts, class known',
+}
+_HEADLINES = ('accuracy', 'part_miou_known', 'object_miou')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """One score."""
+
+  split: str
+  score: str  # Without split and prefix.
+  name: str
+  threat: str
+  value: str
+  interval: str
+  images: str
+
+
+def table(scores: Mapping[str, float], config: Mapping[str, Any]) -> list[Row]:
+  """Returns the scores of `NAMES`, by split, threat model and name.
+
+  Args:
+    scores: `<split>/[<prefix>_]<score>` to value.
+    config: Resolved recipe; `evals` says which attack stands behind a prefix.
+  """
+  rows = []
+  for split in dict.fromkeys(name.rpartition('/')[0] for name in scores):
+    for prefix, threat in _threats(config):
+      start = f'{split}/{prefix}_' if prefix else f'{split}/'
+      for score, name in NAMES.items():
+        if start + score in scores:
+          rows.append(_row(scores, split, start, score, name, threat))
+  return rows
+
+
+def headlines(rows: Sequence[Row]) -> list[Row]:
+  """Returns the few rows of the first split that a reader looks for."""
+  found = [
+    row
+    for row in rows
+    if row.score in _HEADLINES and row.split == rows[0].split
+  ]
+  return sorted(found, key=lambda row: _HEADLINES.index(row.score))[:5]
+
+
+def threat_model(attack: Mapping[str, Any] | None) -> str:
+  """Returns an attack's config section as people write it."""
+  if not attack or attack.get('name') in (None, 'none'):
+    return 'clean'
+  words = [str(attack['name']).upper()]
+  norm = str(attack.get('norm', ''))
+  if norm:
+    words.append({'linf': 'L∞', 'l2': 'L2', 'l1': 'L1'}.get(norm, norm))
+  if 'eps' in attack:
+    words.append(f'ε = {_length(attack["eps"], norm)}')
+  if 'steps' in attack:
+    steps = f'{attack["steps"]} steps'
+    if 'step_size' in attack:
+      steps += f' of {_length(attack["step_size"], norm)}'
+    words.append(steps)
+  return ', '.join([' '.join(words[:2]), *words[2:]])
+
+
+def _threats(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+  """Yields (prefix, threat model) of every evaluator, '' and clean at least."""
+  found = {'clean': 'clean', '': 'clean'}
+  for section in config.get('evals', {}).values():
+    default = 'clean' if section.get('name') == 'accuracy' else ''
+    prefix = section.get('prefix', default)
+    found[prefix] = threat_model(section.get('attack'))
+  yield from found.items()
+
+
+def _row(scores, split, start, score, name, threat):
+  masked = score not in ('accuracy', 'top5', 'loss')
+  images = scores.get(start + ('masked_examples' if masked else 'examples'))
+  low, high = (scores.get(f'{start}{score}_{end}') for end in ('low', 'high'))
+  return Row(
+    split=split,
+    score=score,
+    name=name,
+    threat=threat,
+    value=_value(score, scores[start + score]),
+    interval=(
+      ''
+      if low is None or high is None
+      else f'{_value(score, low)} – {_value(score, high)}'
+    ),
+    images='' if images is None else f'{images:,.0f}',
+  )
+
+
+def _value(score: str, value: float | None) -> str:
+  if value is None or not math.isfinite(value):
+    return 'not finite'
+  return f'{value:.4f}' if score == 'loss' else f'{value:.1%}'
+
+
+def _length(value: float, norm: str) -> str:
+  return f'{255 * value:.3g}/255' if norm in ('', 'linf') else f'{value:.3g}'
