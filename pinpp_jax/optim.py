@@ -1,0 +1,247 @@
+"""Optimisers, schedules, frozen parameters, averages of the weights.
+
+Decay, momentum and schedule are those of the PyTorch reference: decay is added
+to the gradient (SGD), and only for tensors of two or more dimensions; momentum
+starts as the first gradient, without damping; every update has a learning rate
+of its own.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pinpp_jax.construct import construct
+from pinpp_jax.errors import UserError
+
+Schedule = Callable[[jax.Array | int], jax.Array]
+
+REFERENCE_BATCH = 512  # images per update that `learning_rate` is meant for
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+  """What every optimiser has in common.
+
+  Attributes:
+    learning_rate: Peak, for 512 images per update; scaled linearly with the
+      batch size. The other two rates are not scaled.
+    min_learning_rate: Where the cosine ends, and what holds after it.
+    warmup_learning_rate: Where the linear warm-up starts.
+    epochs: Length of the run.
+    warmup_epochs: Length of the warm-up, a part of the run. The cosine counts
+      from the run's start, so that it takes over a little below the peak.
+    schedule: 'cosine', or 'constant' after the warm-up.
+    truncate_warmup: Allow a warm-up that outlasts the run, which then ends
+      before the peak.
+    weight_decay: For tensors of two or more dimensions: convolution and dense
+      kernels (depthwise ones too), not biases and normalisation.
+    frozen: Paths of parameters ('segmenter', 'segmenter/layer1') that get no
+      update, no decay and no optimiser state.
+  """
+
+  learning_rate: float = 0.2
+  min_learning_rate: float = 1e-2
+  warmup_learning_rate: float = 1e-3
+  epochs: float = 80
+  warmup_epochs: float = 2
+  schedule: str = 'cosine'
+  truncate_warmup: bool = False
+  weight_decay: float = 1e-4
+  frozen: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    if self.schedule not in ('cosine', 'constant'):
+      raise UserError(
+        f"schedule={self.schedule!r} of optim is not 'cosine' or 'constant'."
+      )
+    if self.warmup_epochs > self.epochs and not self.truncate_warmup:
+      raise UserError(
+        f'The warm-up of {self.warmup_epochs} epochs is longer than the run '
+        f'of {self.epochs}, so that the learning rate would never reach its '
+        'peak: lower optim.warmup_epochs, or set optim.truncate_warmup.'
+      )
+
+  def rule(self, schedule: Schedule) -> optax.GradientTransformation:
+    """Returns the update rule for trained parameters."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SGD(Recipe):
+  """Stochastic gradient descent with momentum, as torch.optim.SGD does it."""
+
+  momentum: float = 0.9
+  nesterov: bool = True
+
+  def rule(self, schedule: Schedule) -> optax.GradientTransformation:
+    """Returns decay, then momentum, then the step."""
+    return optax.chain(
+      optax.add_decayed_weights(self.weight_decay, decay_mask),
+      optax.trace(self.momentum, self.nesterov),
+      optax.scale_by_learning_rate(schedule),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamW(Recipe):
+  """Adam with decoupled weight decay."""
+
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+
+  def rule(self, schedule: Schedule) -> optax.GradientTransformation:
+    """Returns Adam's direction, then decay, then the step."""
+    return optax.adamw(
+      schedule,
+      self.b1,
+      self.b2,
+      self.eps,
+      weight_decay=self.weight_decay,
+      mask=decay_mask,
+    )
+
+
+OPTIMISERS = {'sgd': SGD, 'adamw': AdamW}
+
+
+def make(
+  section: Mapping[str, Any], steps_per_epoch: int, batch_size: int
+) -> tuple[optax.GradientTransformation, Schedule]:
+  """Returns the optimiser and its schedule, update number to learning rate.
+
+  Args:
+    section: `name` ('sgd' or 'adamw') and the fields of that class.
+    steps_per_epoch: Updates in an epoch.
+    batch_size: Images per update, over all devices and processes.
+
+  Raises:
+    UserError: For a field that is unknown or does not fit the others.
+  """
+  # A section that came through a ConfigDict holds lists as tuples or lists.
+  section = dict(section)
+  if 'frozen' in section:
+    section['frozen'] = tuple(section['frozen'])
+  recipe = construct(OPTIMISERS, section)
+  schedule = make_schedule(recipe, steps_per_epoch, batch_size)
+  tx = recipe.rule(schedule)
+  if recipe.frozen:
+    tx = optax.partition(
+      {'trained': tx, 'frozen': optax.set_to_zero()},
+      lambda params: frozen_labels(params, recipe.frozen),
+    )
+  return tx, schedule
+
+
+def make_schedule(
+  recipe: Recipe, steps_per_epoch: int, batch_size: int
+) -> Schedule:
+  """Returns the learning rate of update u = 0, 1, ... as a float scalar."""
+  peak = recipe.learning_rate * batch_size / REFERENCE_BATCH
+  warmup = round(recipe.warmup_epochs * steps_per_epoch)
+  total = max(round(recipe.epochs * steps_per_epoch), 1)
+  start, end = recipe.warmup_learning_rate, recipe.min_learning_rate
+
+  def schedule(update):
+    u = jnp.asarray(update, float)
+    rising = start + u * ((peak - start) / max(warmup, 1))
+    after = jnp.asarray(peak, float)
+    if recipe.schedule == 'cosine':
+      turn = 1 + jnp.cos(jnp.pi * jnp.minimum(u / total, 1))
+      after = end + 0.5 * (peak - end) * turn
+    return jnp.where(u < warmup, rising, after)
+
+  return schedule
+
+
+def decay_mask(params: Any) -> Any:
+  """Returns which tensors decay: those of two or more dimensions."""
+  return jax.tree.map(lambda x: x.ndim >= 2, params)
+
+
+def frozen_labels(params: Any, frozen: tuple[str, ...]) -> Any:
+  """Returns 'frozen' or 'trained' for every parameter.
+
+  Raises:
+    UserError: If a path of `frozen` is that of no parameter.
+  """
+  unused = set(frozen)
+
+  def label(path, _):
+    names = [str(p.key) for p in path]
+    starts = {'/'.join(names[: i + 1]) for i in range(len(names))}
+    unused.difference_update(starts)
+    return 'trained' if starts.isdisjoint(frozen) else 'frozen'
+
+  labels = jax.tree_util.tree_map_with_path(label, params)
+  if unused:
+    raise UserError(
+      f'optim.frozen names {sorted(unused)}, but no parameter is there; the '
+      f'top level has {sorted(params)}.'
+    )
+  return labels
+
+
+def stop_frozen(params: Any, frozen: tuple[str, ...]) -> Any:
+  """Returns the parameters with the gradient stopped at the frozen ones.
+
+  So the backward pass leaves out what the optimiser would throw away.
+  """
+  if not frozen:
+    return params
+  labels = frozen_labels(params, tuple(frozen))
+  return jax.tree.map(
+    lambda x, label: jax.lax.stop_gradient(x) if label == 'frozen' else x,
+    params,
+    labels,
+  )
+
+
+def update_ema(
+  ema: Any,
+  new: Any,
+  decay: float,
+  step: jax.Array | int | None = None,
+) -> Any:
+  """Returns decay * ema + (1 - decay) * new for every leaf.
+
+  Args:
+    ema: Average so far of params and batch_stats.
+    new: Their values after this update.
+    decay: Weight of the past, 0.9998 in the reference.
+    step: None for a constant decay. Otherwise the number of this update,
+      from 0, and the decay warms up as min(decay, (1 + step) / (10 + step)).
+  """
+  rate = decay
+  if step is not None:
+    rate = jnp.minimum(decay, (1 + step) / (10 + step))
+  return jax.tree.map(lambda e, x: rate * e + (1 - rate) * x, ema, new)
+
+
+def attack_ramp(
+  step: jax.Array | int,
+  steps_per_epoch: int,
+  warmup_epochs: float,
+  by_epoch: bool = False,
+) -> jax.Array:
+  """Returns the factor of the attack's step size in training, up to 1.
+
+  Args:
+    step: Update, from 0.
+    steps_per_epoch: Updates in an epoch.
+    warmup_epochs: After them the factor is 1; 0 for 1 from the start.
+    by_epoch: Rise by whole epochs, as the reference does: its first epoch
+      trains on the random start alone. By default the factor rises with every
+      update, and that of the first is not 0.
+  """
+  if not warmup_epochs:
+    return jnp.ones(())
+  if by_epoch:
+    done = jnp.asarray(step // steps_per_epoch, float)
+    return jnp.minimum(done / warmup_epochs, 1)
+  done = jnp.asarray(step + 1, float)
+  return jnp.minimum(done / (warmup_epochs * steps_per_epoch), 1)
