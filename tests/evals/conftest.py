@@ -11,6 +11,7 @@ import pytest
 
 from pinpp_jax import attacks
 from pinpp_jax.data.labels import LabelTable, Part
+from pinpp_jax.evals import accuracy, samples, segmentation
 
 COUNTS = (2, 3, 0, 1)  # The third class has no parts.
 SIZE = 32
@@ -134,6 +135,35 @@ def put(batch):
   return jax.device_put(batch, jax.sharding.NamedSharding(mesh, spec))
 
 
+def tiny_scores(put, index=0, count=1):
+  """Runs everything on one process's rows of each batch of eight."""
+  table = tiny_table()
+  split = tiny_split(table)
+  model = Tiny()
+  variables = model.init(
+    jax.random.key(1), np.zeros((1, SIZE, SIZE, 3), np.float32), parts=True
+  )
+
+  def batches():
+    for batch in batches_of(split, 8):
+      yield {k: v[index::count] for k, v in batch.items()}
+
+  fields = dict(model=model, batches=batches, put=put, labels=table)
+  key = jax.random.key(0)
+  # As numpy: weights of one process alone cannot meet arrays of all.
+  variables = jax.device_get(variables)
+  scores = accuracy.Accuracy(
+    attack={'name': 'noise', 'eps': 0.2}, prefix='', examples=21, **fields
+  )(variables, key)
+  scores |= segmentation.Segmentation(bootstrap=5, limit=13, **fields)(
+    variables, key
+  )
+  found = samples.samples(variables, key, number=5, **fields)
+  # The order inside a global batch is that of the processes.
+  sums = sorted(float(sample.image.sum()) for sample in found)
+  return scores | {f'image {i}': value for i, value in enumerate(sums)}
+
+
 @pytest.fixture(scope='session')
 def tiny():
   """Returns a model with its weights, and helpers to run evaluators."""
@@ -143,4 +173,6 @@ def tiny():
     image = jnp.zeros((1, SIZE, SIZE, 3))
     return model, model.init(jax.random.key(1), image, parts=True)
 
-  return types.SimpleNamespace(make=make, batches_of=batches_of, put=put)
+  return types.SimpleNamespace(
+    make=make, batches_of=batches_of, put=put, scores=tiny_scores
+  )
