@@ -29,12 +29,7 @@ def recipe(options: argparse.Namespace, parts: bool, robust: bool):
   attack = attacks.ATTACKS['pgd'](
       norm='linf', eps=eps, steps=2, step_size=eps, best='example'
   )
-  tx, schedule = optim.OPTIMISERS['sgd'](
-      learning_rate=0.2,
-      epochs=80,
-      steps_per_epoch=100,
-      batch_size=options.batch,
-  )
+  tx, schedule = optim.make({'name': 'sgd'}, 100, options.batch)
   return step.Recipe(
       model=models.MODELS[name](
           num_classes=CLASSES,

@@ -40,7 +40,7 @@ def recipe(size: str) -> ml_collections.ConfigDict:
       batch_size=512,
       eval_batch_size=512,
       workers=8,
-      threads=16,
+      threads=2,
       scale=(0.08, 1.0),
       grid_offset=4,
   )

@@ -101,19 +101,26 @@ class Best:
           step, {'variables': variables}, force=True, metrics={'score': score}
       )
 
-  def load(self, variables: Any) -> Any:
-    """Returns the kept variables, on the devices of `variables`."""
-    if not self.step:
-      return variables
-    items = {'variables': _abstract(variables)}
-    try:
-      loaded = self._checkpointer.load_checkpointables(None, items)
-    except (KeyError, ValueError) as error:
-      raise UserError(
-          f'The variables in {self._checkpointer.directory} do not fit this'
-          f' model. ({_first_line(error)})'
-      ) from error
-    return loaded['variables']
+
+def load_best(workdir: pathlib.Path, sharding: jax.sharding.Sharding) -> Any:
+  """Returns the averaged variables of a run's best evaluation.
+
+  Raises:
+    UserError: If the run has kept none yet.
+  """
+  folder = workdir / 'best'
+  if not folder.is_dir():
+    raise UserError(f'{workdir} is not the folder of a run: it has no best/.')
+  with ocp.training.Checkpointer(folder) as checkpointer:
+    if checkpointer.latest is None:
+      raise UserError(f'{folder} is empty: the run was not evaluated yet.')
+    saved = checkpointer.checkpointables_metadata(checkpointer.latest.step)
+    variables = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        saved.metadata['variables'],
+    )
+    items = checkpointer.load_checkpointables(None, {'variables': variables})
+  return items['variables']
 
 
 def _abstract(tree: Any) -> Any:

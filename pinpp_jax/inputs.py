@@ -49,7 +49,7 @@ def split_source(
   The embedded data set is rendered and built on first use.
   """
   if config.name == 'pinpp_mini':
-    build.mini_if_missing(config.data_dir)
+    _build_mini(config)
   if split != IMAGENET_VALIDATION:
     return sources.Recorded(
         dataset=config.name, data_dir=config.data_dir, split=split
@@ -121,6 +121,15 @@ def evaluation(
   )
 
 
+def _build_mini(config: ml_collections.ConfigDict) -> None:
+  """Renders and builds the embedded data set unless it is there."""
+  folder = sources.data_folder(config.data_dir)
+  if not list((folder / config.name).glob('*/dataset_info.json')):
+    logging.info('Rendering the embedded data set in %s.', folder)
+    build.build(config.name, folder)
+
+
 def _imagenet(config: ml_collections.ConfigDict) -> pathlib.Path:
   """Returns the path of the copy; relative ones are below the data folder."""
-  return sources.data_folder(config.data_dir) / config.imagenet
+  folder = sources.data_folder(config.data_dir)
+  return folder / pathlib.Path(config.imagenet).expanduser()

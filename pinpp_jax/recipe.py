@@ -48,18 +48,19 @@ def make(
     steps_per_epoch: int,
 ) -> Recipe:
   """Returns everything that a training step holds fixed."""
-  attack = construct(attacks.ATTACKS, config.attack)
-  tx, schedule = construct(
-      optim.OPTIMISERS,
-      config.optim,
-      steps_per_epoch=steps_per_epoch,
-      batch_size=config.data.batch_size,
+  attack = None
+  if config.attack.name != 'none':
+    attack = construct(attacks.ATTACKS, config.attack)
+  tx, schedule = optim.make(
+      config.optim, steps_per_epoch, config.data.batch_size
   )
   return Recipe(
       model=model,
       objective=construct(objectives.OBJECTIVES, config.objective),
       augment=augment.Augment(
-          num_classes=labels.num_classes, **config.augment.to_dict()
+          num_classes=labels.num_classes,
+          grid_offset=config.data.grid_offset,
+          **config.augment,
       ),
       attack=attack,
       attack_ramp=functools.partial(

@@ -18,6 +18,8 @@ import ml_collections
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.errors import UserError
 
+_HERE = pathlib.Path(__file__).resolve().parent
+
 # What may differ when a run is continued: it changes no weight.
 _FREE = (
     'run',
@@ -63,10 +65,21 @@ def locked(workdir: pathlib.Path):
 
 
 def log_to(workdir: pathlib.Path) -> None:
-  """Copies everything logged from now on to `log.txt`."""
+  """Copies everything logged from now on to `log.txt`.
+
+  Of other packages only warnings are logged: Orbax has twenty lines to say
+  about every checkpoint.
+  """
+  logger = logging.get_absl_logger()
+  logger.addFilter(
+      lambda record: (
+          record.levelno >= python_logging.WARNING
+          or _HERE in pathlib.Path(record.pathname).parents
+      )
+  )
   handler = python_logging.FileHandler(workdir / 'log.txt')
   handler.setFormatter(logging.PythonFormatter())
-  logging.get_absl_logger().addHandler(handler)
+  logger.addHandler(handler)
 
 
 def claim(
@@ -129,11 +142,10 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def _commit() -> str:
-  here = pathlib.Path(__file__).parent
   try:
     return subprocess.run(
         ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
-        cwd=here,
+        cwd=_HERE,
         capture_output=True,
         text=True,
         check=True,

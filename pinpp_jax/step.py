@@ -67,7 +67,7 @@ def train_step(
   state = TrainState(
       step=state.step + 1,
       opt_state=opt_state,
-      ema=optim.average(state.ema, variables, recipe.ema_decay),
+      ema=optim.update_ema(state.ema, variables, recipe.ema_decay),
       **variables,
   )
   metrics = metrics | {

@@ -28,7 +28,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     if not train(config, workdir, preempted):
       return
     evaluate.finish(config, workdir)
-    report.write(workdir)
+    pass
 
 
 def train(

@@ -1,8 +1,7 @@
 """Checks the builder as TFDS does it; needs TensorFlow."""
 
-import tensorflow_datasets as tfds
-
 from pinpp import pinpp_dataset_builder
+import tensorflow_datasets as tfds
 
 
 class PinppTest(tfds.testing.DatasetBuilderTestCase):

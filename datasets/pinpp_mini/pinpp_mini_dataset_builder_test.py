@@ -1,8 +1,7 @@
 """Checks the builder as TFDS does it; needs TensorFlow."""
 
-import tensorflow_datasets as tfds
-
 from pinpp_mini import pinpp_mini_dataset_builder
+import tensorflow_datasets as tfds
 
 
 class PinppMiniTest(tfds.testing.DatasetBuilderTestCase):

@@ -69,6 +69,7 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   DESCRIPTION = ''
   CITATION = ''
   HOMEPAGE = ''
+  COPY = ''  # where the images are, seen from the release
 
   def __init__(
     self,
@@ -81,14 +82,14 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Makes a builder; without `file_format` it writes ArrayRecord.
 
     Args:
-      imagenet_dir: the ImageNet copy; by default PINPP_IMAGENET_DIR, or the
-        release's folder.
+      imagenet_dir: the ImageNet copy; by default for pinpp that of
+        PINPP_IMAGENET_DIR, or else the release's folder.
       skip_bad: leaves broken entries out and counts them instead of refusing;
         by default PINPP_SKIP_BAD.
       file_format: of the records, as TFDS names them.
       **keywords: of every TFDS builder.
     """
-    self._imagenet_dir = imagenet_dir or os.environ.get(IMAGENET_VARIABLE, '')
+    self._imagenet_dir = imagenet_dir
     if skip_bad is None:
       skip_bad = os.environ.get(SKIP_VARIABLE, '0') not in ('', '0')
     self._skip_bad = skip_bad
@@ -133,7 +134,7 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     version_folder = pathlib.Path(self.data_path)
     findings = Findings(skip_bad=self._skip_bad)
     release = Release(folder, findings)
-    copy = imagenet.open_copy(self._imagenet_dir or folder)
+    copy = imagenet.open_copy(self._imagenet_dir or folder / self.COPY)
     self.prepared = done = prepare.prepare(
       release,
       copy,
@@ -235,6 +236,11 @@ class Pinpp(PartBuilder, skip_registration=True):
   named by the environment variable {IMAGENET_VARIABLE}.
   """
 
+  def __init__(self, *, imagenet_dir: str = '', **keywords: Any):
+    """Makes a builder; see PartBuilder."""
+    place = imagenet_dir or os.environ.get(IMAGENET_VARIABLE, '')
+    super().__init__(imagenet_dir=place, **keywords)
+
   def _folder(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
     try:
       manual = pathlib.Path(dl_manager.manual_dir)
@@ -254,6 +260,7 @@ class PinppMini(PartBuilder, skip_registration=True):
     'A small drawn data set in the layout of PartImageNet++, for trying things '
     'out and for tests. It holds no photograph.'
   )
+  COPY = 'imagenet'
   RENDER: dict[str, int] = {}  # keywords of pinpp_jax.data.mini.render
 
   def _folder(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:

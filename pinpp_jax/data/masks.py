@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from pinpp_jax.data import nesting
-from pinpp_jax.data.records import Annotation, ClassRecord, ImageRecord
+from pinpp_jax.data.records import Annotation, ClassRecord, ImageRecord, Rle
 from pinpp_jax.errors import UserError
 
 
@@ -43,10 +43,15 @@ def rasterise(annotation: Annotation, height: int, width: int) -> np.ndarray:
     runs = coco.merge(coco.frPyObjects(flat, height, width))
     mask |= coco.decode(runs).astype(np.bool_)
   if annotation.rle is not None:
-    counts = annotation.rle.counts
-    values = np.arange(len(counts)) % 2 == 1
-    mask |= np.repeat(values, counts).reshape((height, width), order='F')
+    mask |= decode_rle(annotation.rle)
   return mask
+
+
+def decode_rle(rle: Rle) -> np.ndarray:
+  """Returns the pixels of a run-length mask: bool (height, width)."""
+  values = np.arange(len(rle.counts)) % 2 == 1
+  pixels = np.repeat(values, rle.counts)
+  return pixels.reshape((rle.height, rle.width), order='F')
 
 
 def paint(image: ImageRecord, record: ClassRecord) -> Painted:

@@ -93,6 +93,11 @@ def build(
   manual = manual.expanduser().resolve()
   if dataset == 'pinpp':
     _check_manual(manual)
+  elif manual_dir or imagenet_dir:
+    raise UserError(
+      f'{dataset} is drawn by the program: leave out --manual_dir '
+      'and --imagenet_dir'
+    )
   folder = root / dataset / builders.RELEASE
   if (folder / 'dataset_info.json').exists() and not overwrite:
     raise UserError(
