@@ -52,9 +52,9 @@ def memory(compiled: jax.stages.Compiled) -> float:
   """Returns the MiB that a call needs, arguments and results included."""
   plan = compiled.memory_analysis()
   size = (
-      plan.temp_size_in_bytes
-      + plan.argument_size_in_bytes
-      + plan.output_size_in_bytes
+    plan.temp_size_in_bytes
+    + plan.argument_size_in_bytes
+    + plan.output_size_in_bytes
   )
   return size / 2**20
 
@@ -73,37 +73,37 @@ def main() -> None:
 
   rng = np.random.default_rng(0)
   logits = [
-      jnp.asarray(
-          rng.standard_normal((options.batch, n, n, options.channels)),
-          options.dtype,
-      )
-      for n in (28, 14, 7)
+    jnp.asarray(
+      rng.standard_normal((options.batch, n, n, options.channels)),
+      options.dtype,
+    )
+    for n in (28, 14, 7)
   ]
   parts = rng.integers(0, options.channels, (options.batch, 28, 28))
   batch = {
-      'parts': jnp.asarray(parts),
-      'source': jnp.ones(options.batch, jnp.int32),
+    'parts': jnp.asarray(parts),
+    'source': jnp.ones(options.batch, jnp.int32),
   }
   compiled = {
-      name: jax.jit(jax.value_and_grad(loss)).lower(logits, batch).compile()
-      for name, loss in {'dense': dense_loss, 'sparse': sparse_loss}.items()
+    name: jax.jit(jax.value_and_grad(loss)).lower(logits, batch).compile()
+    for name, loss in {'dense': dense_loss, 'sparse': sparse_loss}.items()
   }
   calls = {
-      name: functools.partial(call, logits, batch)
-      for name, call in compiled.items()
+    name: functools.partial(call, logits, batch)
+    for name, call in compiled.items()
   }
   values = {name: float(call()[0]) for name, call in calls.items()}
   np.testing.assert_allclose(values['sparse'], values['dense'], rtol=1e-5)
 
   seconds = timing.interleaved(calls, options.rounds)
   print(
-      f'{jax.devices()[0].device_kind}, batch {options.batch}, levels 28 14 7,'
-      f' {options.channels} channels, {options.dtype}; loss'
-      f' {values["dense"]:.6f} (dense) {values["sparse"]:.6f} (sparse)'
+    f'{jax.devices()[0].device_kind}, batch {options.batch}, levels 28 14 7,'
+    f' {options.channels} channels, {options.dtype}; loss'
+    f' {values["dense"]:.6f} (dense) {values["sparse"]:.6f} (sparse)'
   )
   for name in calls:
     print(
-        timing.row(name, seconds[name]), f'{memory(compiled[name]):10.0f} MiB'
+      timing.row(name, seconds[name]), f'{memory(compiled[name]):10.0f} MiB'
     )
   faster = timing.ratio(seconds['dense'], seconds['sparse'])
   less = memory(compiled['sparse']) / memory(compiled['dense'])

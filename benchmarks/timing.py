@@ -9,7 +9,7 @@ import jax
 
 
 def interleaved(
-    contestants: Mapping[str, Callable[[], Any]], rounds: int
+  contestants: Mapping[str, Callable[[], Any]], rounds: int
 ) -> dict[str, list[float]]:
   """Times each contestant once per round, after one warm-up call of each.
 

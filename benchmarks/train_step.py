@@ -27,31 +27,31 @@ def recipe(options: argparse.Namespace, parts: bool, robust: bool):
   name, objective = ('mpm', 'parts') if parts else ('resnet', 'classify')
   eps = 4 / 255
   attack = attacks.ATTACKS['pgd'](
-      norm='linf', eps=eps, steps=2, step_size=eps, best='example'
+    norm='linf', eps=eps, steps=2, step_size=eps, best='example'
   )
   tx, schedule = optim.make({'name': 'sgd'}, 100, options.batch)
   return step.Recipe(
-      model=models.MODELS[name](
-          num_classes=CLASSES,
-          num_parts=PARTS,
-          depth=options.depth,
-          width=options.width,
-          activation='gelu',
-          dtype=options.dtype,
-      ),
-      objective=objectives.OBJECTIVES[objective](),
-      augment=augment.Augment(num_classes=CLASSES),
-      attack=attack if robust else None,
-      attack_ramp=functools.partial(
-          optim.attack_ramp,
-          steps_per_epoch=100,
-          warmup_epochs=0.0,
-          by_epoch=False,
-      ),
-      tx=tx,
-      schedule=schedule,
-      frozen=(),
-      ema_decay=0.9998,
+    model=models.MODELS[name](
+      num_classes=CLASSES,
+      num_parts=PARTS,
+      depth=options.depth,
+      width=options.width,
+      activation='gelu',
+      dtype=options.dtype,
+    ),
+    objective=objectives.OBJECTIVES[objective](),
+    augment=augment.Augment(num_classes=CLASSES),
+    attack=attack if robust else None,
+    attack_ramp=functools.partial(
+      optim.attack_ramp,
+      steps_per_epoch=100,
+      warmup_epochs=0.0,
+      by_epoch=False,
+    ),
+    tx=tx,
+    schedule=schedule,
+    frozen=(),
+    ema_decay=0.9998,
   )
 
 
@@ -60,16 +60,16 @@ def batches(options: argparse.Namespace):
   rng = np.random.default_rng(0)
   size, side = options.batch, options.size
   made = [
-      {
-          'image': rng.integers(0, 256, (size, side, side, 3), np.uint8),
-          'label': rng.integers(0, CLASSES, size, np.int32),
-          'parts': rng.integers(
-              0, PARTS + 1, (size, side // 8, side // 8), np.int32
-          ),
-          'source': np.ones(size, np.int32),
-          'id': rng.integers(0, 2**32, size, np.uint32),
-      }
-      for _ in range(8)
+    {
+      'image': rng.integers(0, 256, (size, side, side, 3), np.uint8),
+      'label': rng.integers(0, CLASSES, size, np.int32),
+      'parts': rng.integers(
+        0, PARTS + 1, (size, side // 8, side // 8), np.int32
+      ),
+      'source': np.ones(size, np.int32),
+      'id': rng.integers(0, 2**32, size, np.uint32),
+    }
+    for _ in range(8)
   ]
   return itertools.cycle(jax.device_put(made))
 
@@ -82,18 +82,18 @@ class Steps:
     self._batches = batches(options)
     self._key = jax.random.key(0)
     variables = jax.jit(
-        functools.partial(
-            state.initial_variables, self._recipe.model, options.size
-        )
+      functools.partial(
+        state.initial_variables, self._recipe.model, options.size
+      )
     )(self._key)
     self._state = jax.jit(functools.partial(state.create, tx=self._recipe.tx))(
-        variables
+      variables
     )
 
   def __call__(self):
     """Returns the new state and metrics, to be waited for."""
     self._state, values = step.train_step(
-        self._state, next(self._batches), self._key, recipe=self._recipe
+      self._state, next(self._batches), self._key, recipe=self._recipe
     )
     return values
 
@@ -114,23 +114,22 @@ def main() -> None:
     options.width, options.rounds = 8, 1
 
   rows = {
-      'clean': Steps(options, False, False),
-      'adversarial': Steps(options, False, True),
-      'clean, parts': Steps(options, True, False),
-      'adversarial, parts': Steps(options, True, True),
+    'clean': Steps(options, False, False),
+    'adversarial': Steps(options, False, True),
+    'clean, parts': Steps(options, True, False),
+    'adversarial, parts': Steps(options, True, True),
   }
   seconds = timing.interleaved(rows, options.rounds)
   print(
-      f'{jax.devices()[0].device_kind}, ResNet-{options.depth} width'
-      f' {options.width}, {options.size} px, batch {options.batch},'
-      f' {options.dtype}'
+    f'{jax.devices()[0].device_kind}, ResNet-{options.depth} width'
+    f' {options.width}, {options.size} px, batch {options.batch},'
+    f' {options.dtype}'
   )
   for name in rows:
     print(timing.row(name, seconds[name]))
   plain = timing.ratio(seconds['adversarial'], seconds['clean'])
   parts = timing.ratio(seconds['adversarial, parts'], seconds['clean, parts'])
   print(f'adversarial / clean: {plain:.2f} plain, {parts:.2f} with parts')
-
 
 
 if __name__ == '__main__':

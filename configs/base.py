@@ -16,8 +16,8 @@ def words(variant: str, options: tuple[str, ...] = ()) -> tuple[str, set[str]]:
   unknown = parts - set(SIZES) - set(options)
   if unknown or len(sizes) > 1:
     raise ValueError(
-        f'variant {variant!r}: words are one of {SIZES}'
-        + (f' and any of {options}' if options else '')
+      f'variant {variant!r}: words are one of {SIZES}'
+      + (f' and any of {options}' if options else '')
     )
   return (sizes[0] if sizes else 'full'), parts - set(SIZES)
 
@@ -30,19 +30,21 @@ def recipe(size: str) -> ml_collections.ConfigDict:
   config.distributed = False
 
   config.data = dict(
-      name='pinpp',
-      # '' is the TFDS default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      data_dir='',
-      # An ImageNet copy (folder or tar) whose images outside the data set join
-      # the training, supervised by their class alone; relative to data_dir.
-      imagenet='',
-      image_size=224,
-      batch_size=512,
-      eval_batch_size=512,
-      workers=8,
-      threads=2,
-      scale=(0.08, 1.0),
-      grid_offset=4,
+    name='pinpp',
+    # '' is the TFDS default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    data_dir='',
+    # If given, the hash that the data set's split must have.
+    split_hash='',
+    # An ImageNet copy (folder or tar) whose images outside the data set join
+    # the training, supervised by their class alone; relative to data_dir.
+    imagenet='',
+    image_size=224,
+    batch_size=512,
+    eval_batch_size=512,
+    workers=8,
+    threads=2,
+    scale=(0.08, 1.0),
+    grid_offset=4,
   )
   config.augment = dict(
       smoothing=0.1, color_jitter=0.1, erasing=0.0,
@@ -73,6 +75,13 @@ def recipe(size: str) -> ml_collections.ConfigDict:
   config.eval_split = 'validation'
   config.final_splits = ('test',)
   config.best = 'validation/clean_accuracy'
+  # Images in the report, and the scores printed at the end.
+  config.report_samples = 24
+  config.headlines = (
+      'test/clean_accuracy', 'test/pgd10_accuracy', 'test/part_miou_known',
+      'test/part_miou_open', 'imagenet_validation/clean_accuracy',
+      'imagenet_validation/pgd10_accuracy',
+  )  # fmt: skip
 
   config.log_steps = 50
   config.checkpoint_steps = 500
@@ -139,7 +148,7 @@ def with_parts(config: ml_collections.ConfigDict) -> None:
       name='parts', weight=1.0, smoothing=0.1, ignore_blank=True,
       pseudo_weight=1.0, targets='parts',
   )  # fmt: skip
-  config.evals.parts = dict(name='segmentation')
+  config.evals.parts = dict(name='segmentation', targets='parts')
 
 
 def as_reference(config: ml_collections.ConfigDict) -> None:

@@ -35,6 +35,7 @@ def get_config(variant='full'):
     config.model.level = 2
   if 'object' in options:
     config.objective.targets = 'objects'
+    config.evals.parts.targets = 'objects'
     config.init.part = 'backbone'
   if 'two_stage' in options:
     config.model.name = 'two_stage'

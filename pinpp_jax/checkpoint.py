@@ -23,7 +23,7 @@ class Checkpoints:
 
   def __init__(self, workdir: pathlib.Path, keep: int = 2):
     self._checkpointer = ocp.training.Checkpointer(
-        workdir / 'checkpoints', preservation_policy=_keep(keep)
+      workdir / 'checkpoints', preservation_policy=_keep(keep)
     )
 
   def __enter__(self) -> 'Checkpoints':
@@ -62,9 +62,9 @@ class Checkpoints:
       return self._checkpointer.load_checkpointables(None, items)['state']
     except (KeyError, ValueError) as error:
       raise UserError(
-          f'The checkpoint of step {self.step} in'
-          f' {self._checkpointer.directory} does not fit this model and'
-          f' optimiser; use another --workdir. ({_first_line(error)})'
+        f'The checkpoint of step {self.step} in'
+        f' {self._checkpointer.directory} does not fit this model and'
+        f' optimiser; use another --workdir. ({_first_line(error)})'
       ) from error
 
 
@@ -73,7 +73,7 @@ class Best:
 
   def __init__(self, workdir: pathlib.Path):
     self._checkpointer = ocp.training.Checkpointer(
-        workdir / 'best', preservation_policy=_keep(1)
+      workdir / 'best', preservation_policy=_keep(1)
     )
 
   def __enter__(self) -> 'Best':
@@ -98,7 +98,7 @@ class Best:
     """Keeps `variables` if `score` beats all before it."""
     if score > self.score:
       self._checkpointer.save_checkpointables(
-          step, {'variables': variables}, force=True, metrics={'score': score}
+        step, {'variables': variables}, force=True, metrics={'score': score}
       )
 
 
@@ -116,8 +116,8 @@ def load_best(workdir: pathlib.Path, sharding: jax.sharding.Sharding) -> Any:
       raise UserError(f'{folder} is empty: the run was not evaluated yet.')
     saved = checkpointer.checkpointables_metadata(checkpointer.latest.step)
     variables = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        saved.metadata['variables'],
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+      saved.metadata['variables'],
     )
     items = checkpointer.load_checkpointables(None, {'variables': variables})
   return items['variables']
@@ -125,8 +125,8 @@ def load_best(workdir: pathlib.Path, sharding: jax.sharding.Sharding) -> Any:
 
 def _abstract(tree: Any) -> Any:
   return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-      tree,
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+    tree,
   )
 
 

@@ -8,9 +8,9 @@ from pinpp_jax.errors import UserError
 
 
 def construct(
-    table: Mapping[str, Callable[..., Any]],
-    section: Mapping[str, Any],
-    **extra: Any,
+  table: Mapping[str, Callable[..., Any]],
+  section: Mapping[str, Any],
+  **extra: Any,
 ) -> Any:
   """Calls `table[section['name']]` with the rest of the section as keywords.
 

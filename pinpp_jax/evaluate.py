@@ -11,17 +11,26 @@ from flax import linen as nn
 import jax
 import ml_collections
 
-from pinpp_jax import checkpoint, evals, inputs, recipe, rundir, sharding
+from pinpp_jax import (
+  checkpoint,
+  evals,
+  inputs,
+  recipe,
+  report,
+  rundir,
+  sharding,
+)
 from pinpp_jax.construct import construct
 from pinpp_jax.errors import UserError
+from pinpp_jax.evals import samples
 
 Evaluators = dict[str, Callable[[Any, jax.Array], dict[str, float]]]
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Scores the final splits again.
+  """Scores a run's best weights again, or other weights in a new folder.
 
-  The weights are those of `config.init` if it names any, else the run's best.
+  A folder without `best/` takes the weights of `config.init`.
   """
   with rundir.locked(workdir):
     rundir.log_to(workdir)
@@ -29,31 +38,46 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def finish(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Scores the final splits with the best weights; writes `scores.json`."""
+  """Scores the final splits with the best weights.
+
+  Writes `scores.json`, `samples.npz` and `report.html`.
+  """
   mesh = sharding.mesh()
-  sharding.check_batch_size('data.eval_batch_size', config.data.eval_batch_size)
   put = functools.partial(sharding.put, mesh=mesh)
   key = jax.random.key(config.seed)
-  labels = inputs.labels(config.data)
-  rundir.claim(workdir, config, labels)
-  model = recipe.model(config, labels)
-  if config.run == 'evaluate' and config.init.path:
-    variables = recipe.initial_variables(config, model, labels, mesh)
-  else:
+  source = inputs.recorded(config.data, config.final_splits[0])
+  model = recipe.model(config, source.labels)
+  rundir.claim(workdir, config, source)
+  if (workdir / 'best').is_dir():
     variables = checkpoint.load_best(workdir, sharding.replicated(mesh))
+  else:
+    variables = recipe.initial_variables(config, model, source.labels, mesh)
   found = {}
   for split in config.final_splits:
     found |= scores(evaluators(config, split, model, put), variables, key)
   rundir.write_json(workdir / 'scores.json', found)
-  for name, value in sorted(found.items()):
-    logging.info('%-40s %.4f', name, value)
+  shown = samples.samples(
+    variables,
+    key,
+    number=config.report_samples,
+    model=model,
+    batches=functools.partial(inputs.evaluation, config.data, source),
+    put=put,
+    labels=source.labels,
+  )
+  samples.save(workdir / 'samples.npz', shown)
+  page = report.write(workdir)
+  for name in config.headlines:
+    if name in found:
+      logging.info('%-36s %.4f', name, found[name])
+  logging.info('Report: %s', page)
 
 
 def evaluators(
-    config: ml_collections.ConfigDict,
-    split: str,
-    model: nn.Module,
-    put: Callable[[Any], Any],
+  config: ml_collections.ConfigDict,
+  split: str,
+  model: nn.Module,
+  put: Callable[[Any], Any],
 ) -> Evaluators:
   """Returns the evaluators of `config.evals` on one split, by name."""
   sharding.check_batch_size('data.eval_batch_size', config.data.eval_batch_size)
@@ -61,18 +85,19 @@ def evaluators(
   made = {}
   for name, section in config.evals.items():
     made[f'{split}/{name}'] = construct(
-        evals.EVALS,
-        section,
-        model=model,
-        batches=functools.partial(inputs.evaluation, config.data, source),
-        put=put,
-        labels=source.labels,
+      evals.EVALS,
+      section,
+      model=model,
+      batches=functools.partial(inputs.evaluation, config.data, source),
+      put=put,
+      labels=source.labels,
+      examples=len(source),
     )
   return made
 
 
 def scores(
-    evaluators: Evaluators, variables: Any, key: jax.Array
+  evaluators: Evaluators, variables: Any, key: jax.Array
 ) -> dict[str, float]:
   """Returns `<split>/<score>` of all evaluators."""
   found = {}

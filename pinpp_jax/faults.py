@@ -69,9 +69,12 @@ class Watch:
     names = ', '.join(self._source.file_name(int(i)) for i in index)
     saved = self._checkpoints.step
     raise UserError(
-        f'Step {step} is not finite: loss {loss}, gradient norm {grad_norm}.'
-        f' Its images: {names}. '
-        + (f'The checkpoint of step {saved} is untouched.'
-           if saved else 'No checkpoint was written yet.')
-        + ' Lower optim.learning_rate, or look at these images.'
+      f'Step {step} is not finite: loss {loss}, gradient norm {grad_norm}.'
+      f' Its images: {names}. '
+      + (
+        f'The checkpoint of step {saved} is untouched.'
+        if saved
+        else 'No checkpoint was written yet.'
+      )
+      + ' Lower optim.learning_rate, or look at these images.'
     )

@@ -10,7 +10,6 @@ import ml_collections
 
 from pinpp_jax import data, sharding
 from pinpp_jax.data import sources
-from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.errors import UserError
 from pinpp_jax.tools import build
 
@@ -23,101 +22,108 @@ def training_source(config: ml_collections.ConfigDict) -> sources.Source:
 
   No image of the data set's other splits is among the latter.
   """
-  annotated = split_source(config, 'train')
+  annotated = recorded(config, 'train')
   if not config.imagenet:
     return annotated
   rest = sources.ImageNet(
-      path=str(_imagenet(config)),
-      split='train',
-      exclude=(config.name,),
-      data_dir=config.data_dir,
-      labels=annotated.labels,
+    path=str(_imagenet(config)),
+    split='train',
+    exclude=(config.name,),
+    data_dir=config.data_dir,
+    labels=annotated.labels,
   )
   logging.info(
-      '%d annotated images and %d with their class alone.',
-      len(annotated),
-      len(rest),
+    '%d annotated images and %d with their class alone.',
+    len(annotated),
+    len(rest),
   )
   return sources.Concatenated((annotated, rest))
 
 
-def split_source(
-    config: ml_collections.ConfigDict, split: str
-) -> sources.Source:
-  """Returns one split, or the ImageNet copy's validation images.
+def recorded(config: ml_collections.ConfigDict, split: str) -> sources.Recorded:
+  """Returns a split of the data set.
 
   The embedded data set is rendered and built on first use.
   """
   if config.name == 'pinpp_mini':
     _build_mini(config)
-  if split != IMAGENET_VALIDATION:
-    return sources.Recorded(
-        dataset=config.name, data_dir=config.data_dir, split=split
-    )
-  if not config.imagenet:
-    raise UserError(
-        f'{IMAGENET_VALIDATION} needs an ImageNet copy; set data.imagenet or'
-        ' take it out of final_splits.'
-    )
-  return sources.ImageNet(
-      path=str(_imagenet(config)), split='validation', labels=labels(config)
+  return sources.Recorded(
+    dataset=config.name,
+    data_dir=config.data_dir,
+    split=split,
+    split_hash=config.split_hash,
   )
 
 
-def labels(config: ml_collections.ConfigDict) -> LabelTable:
-  """Returns the label table of the data set."""
-  return split_source(config, 'train').labels
+def split_source(
+  config: ml_collections.ConfigDict, split: str
+) -> sources.Source:
+  """Returns a split, or the ImageNet copy's validation images."""
+  if split != IMAGENET_VALIDATION:
+    return recorded(config, split)
+  if not config.imagenet:
+    raise UserError(
+      f'{IMAGENET_VALIDATION} needs an ImageNet copy; set data.imagenet or'
+      ' take it out of final_splits.'
+    )
+  return sources.ImageNet(
+    path=str(_imagenet(config)),
+    split='validation',
+    exclude=(),
+    data_dir=config.data_dir,
+    labels=recorded(config, 'train').labels,
+  )
 
 
 def steps_per_epoch(
-    config: ml_collections.ConfigDict, source: sources.Source
+  config: ml_collections.ConfigDict, source: sources.Source
 ) -> int:
   """Returns the whole batches in one pass over a source."""
   sharding.check_batch_size('data.batch_size', config.batch_size)
   steps = len(source) // config.batch_size
   if not steps:
     raise UserError(
-        f'data.batch_size={config.batch_size} is more than the'
-        f' {len(source)} training images; lower it.'
+      f'data.batch_size={config.batch_size} is more than the'
+      f' {len(source)} training images; lower it.'
     )
   return steps
 
 
 def training(
-    config: ml_collections.ConfigDict, source: sources.Source, seed: int
+  config: ml_collections.ConfigDict, source: sources.Source, seed: int
 ) -> Iterator[Any]:
   """Returns an endless, checkpointable iterator of this process's batches."""
   return iter(
-      data.training(
-          source,
-          batch_size=config.batch_size,
-          image_size=config.image_size,
-          grid_offset=config.grid_offset,
-          scale=config.scale,
-          seed=seed,
-          workers=config.workers,
-          threads=config.threads,
-          process_index=jax.process_index(),
-          process_count=jax.process_count(),
-      )
+    data.training(
+      source,
+      batch_size=config.batch_size,
+      image_size=config.image_size,
+      grid_offset=config.grid_offset,
+      scale=config.scale,
+      seed=seed,
+      workers=config.workers,
+      threads=config.threads,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
   )
 
 
 def evaluation(
-    config: ml_collections.ConfigDict, source: sources.Source
+  config: ml_collections.ConfigDict, source: sources.Source
 ) -> Iterator[Any]:
   """Yields every example once; the last batch is padded and masked."""
   return iter(
-      data.evaluation(
-          source,
-          batch_size=config.eval_batch_size,
-          image_size=config.image_size,
-          grid_offset=config.grid_offset,
-          workers=config.workers,
-          threads=config.threads,
-          process_index=jax.process_index(),
-          process_count=jax.process_count(),
-      )
+    data.evaluation(
+      source,
+      batch_size=config.eval_batch_size,
+      image_size=config.image_size,
+      grid_offset=config.grid_offset,
+      workers=config.workers,
+      threads=config.threads,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
   )
 
 

@@ -20,10 +20,10 @@ from pinpp_jax.errors import UserError
 RUNS = {'train': train.run, 'evaluate': evaluate.run}
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', lock_config=True, help_string='Recipe, configs/NAME.py:VARIANT.'
+  'config', lock_config=True, help_string='Recipe, configs/NAME.py:VARIANT.'
 )
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Folder of the run; default runs/<config>-<variant>.'
+  'workdir', None, 'Folder of the run; default runs/<config>-<variant>.'
 )
 
 
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
       raise UserError(f'run={config.run!r} is not one of {sorted(RUNS)}.')
     RUNS[config.run](config, workdir())
   except UserError as error:
-    print(f"pinpp_jax: {error}", file=sys.stderr)
+    print(f'pinpp_jax: {error}', file=sys.stderr)
     sys.exit(2)
 
 

@@ -6,7 +6,7 @@ starts as the first gradient, without damping; every update has a learning rate
 of its own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -16,8 +16,6 @@ import optax
 
 from pinpp_jax.construct import construct
 from pinpp_jax.errors import UserError
-
-Schedule = Callable[[jax.Array | int], jax.Array]
 
 REFERENCE_BATCH = 512  # images per update that `learning_rate` is meant for
 
@@ -65,7 +63,7 @@ class Recipe:
         'peak: lower optim.warmup_epochs, or set optim.truncate_warmup.'
       )
 
-  def rule(self, schedule: Schedule) -> optax.GradientTransformation:
+  def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Returns the update rule for trained parameters."""
     raise NotImplementedError
 
@@ -77,7 +75,7 @@ class SGD(Recipe):
   momentum: float = 0.9
   nesterov: bool = True
 
-  def rule(self, schedule: Schedule) -> optax.GradientTransformation:
+  def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Returns decay, then momentum, then the step."""
     return optax.chain(
       optax.add_decayed_weights(self.weight_decay, decay_mask),
@@ -94,7 +92,7 @@ class AdamW(Recipe):
   b2: float = 0.999
   eps: float = 1e-8
 
-  def rule(self, schedule: Schedule) -> optax.GradientTransformation:
+  def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Returns Adam's direction, then decay, then the step."""
     return optax.adamw(
       schedule,
@@ -111,7 +109,7 @@ OPTIMISERS = {'sgd': SGD, 'adamw': AdamW}
 
 def make(
   section: Mapping[str, Any], steps_per_epoch: int, batch_size: int
-) -> tuple[optax.GradientTransformation, Schedule]:
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """Returns the optimiser and its schedule, update number to learning rate.
 
   Args:
@@ -139,7 +137,7 @@ def make(
 
 def make_schedule(
   recipe: Recipe, steps_per_epoch: int, batch_size: int
-) -> Schedule:
+) -> optax.Schedule:
   """Returns the learning rate of update u = 0, 1, ... as a float scalar."""
   peak = recipe.learning_rate * batch_size / REFERENCE_BATCH
   warmup = round(recipe.warmup_epochs * steps_per_epoch)

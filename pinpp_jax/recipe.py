@@ -11,14 +11,14 @@ import ml_collections
 import optax
 
 from pinpp_jax import (
-    attacks,
-    augment,
-    checkpoint,
-    models,
-    objectives,
-    optim,
-    rundir,
-    sharding,
+  attacks,
+  augment,
+  checkpoint,
+  models,
+  objectives,
+  optim,
+  rundir,
+  sharding,
 )
 from pinpp_jax import state as state_lib
 from pinpp_jax.construct import construct
@@ -34,54 +34,54 @@ def model(config: ml_collections.ConfigDict, labels: LabelTable) -> nn.Module:
   if config.objective.name == 'parts' and config.objective.targets == 'objects':
     channels = labels.num_classes
   return construct(
-      models.MODELS,
-      config.model,
-      num_classes=labels.num_classes,
-      num_parts=channels,
+    models.MODELS,
+    config.model,
+    num_classes=labels.num_classes,
+    num_parts=channels,
   )
 
 
 def make(
-    config: ml_collections.ConfigDict,
-    model: nn.Module,
-    labels: LabelTable,
-    steps_per_epoch: int,
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  labels: LabelTable,
+  steps_per_epoch: int,
 ) -> Recipe:
   """Returns everything that a training step holds fixed."""
   attack = None
   if config.attack.name != 'none':
     attack = construct(attacks.ATTACKS, config.attack)
   tx, schedule = optim.make(
-      config.optim, steps_per_epoch, config.data.batch_size
+    config.optim, steps_per_epoch, config.data.batch_size
   )
   return Recipe(
-      model=model,
-      objective=construct(objectives.OBJECTIVES, config.objective),
-      augment=augment.Augment(
-          num_classes=labels.num_classes,
-          grid_offset=config.data.grid_offset,
-          **config.augment,
-      ),
-      attack=attack,
-      attack_ramp=functools.partial(
-          optim.attack_ramp,
-          steps_per_epoch=steps_per_epoch,
-          warmup_epochs=config.attack_warmup.epochs,
-          by_epoch=config.attack_warmup.by_epoch,
-      ),
-      tx=tx,
-      schedule=schedule,
-      frozen=tuple(config.optim.frozen),
-      ema_decay=config.ema_decay,
+    model=model,
+    objective=construct(objectives.OBJECTIVES, config.objective),
+    augment=augment.Augment(
+      num_classes=labels.num_classes,
+      grid_offset=config.data.grid_offset,
+      **config.augment,
+    ),
+    attack=attack,
+    attack_ramp=functools.partial(
+      optim.attack_ramp,
+      steps_per_epoch=steps_per_epoch,
+      warmup_epochs=config.attack_warmup.epochs,
+      by_epoch=config.attack_warmup.by_epoch,
+    ),
+    tx=tx,
+    schedule=schedule,
+    frozen=tuple(config.optim.frozen),
+    ema_decay=config.ema_decay,
   )
 
 
 def initial_state(
-    config: ml_collections.ConfigDict,
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    labels: LabelTable,
-    mesh: jax.sharding.Mesh,
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  tx: optax.GradientTransformation,
+  labels: LabelTable,
+  mesh: jax.sharding.Mesh,
 ) -> state_lib.TrainState:
   """Returns the state before the first step, on every device of the mesh."""
   replicated = sharding.replicated(mesh)
@@ -91,10 +91,10 @@ def initial_state(
 
 
 def initial_variables(
-    config: ml_collections.ConfigDict,
-    model: nn.Module,
-    labels: LabelTable,
-    mesh: jax.sharding.Mesh,
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  labels: LabelTable,
+  mesh: jax.sharding.Mesh,
 ) -> Any:
   """Returns the variables that `config.init` names, or fresh ones.
 
@@ -107,14 +107,14 @@ def initial_variables(
   """
   replicated = sharding.replicated(mesh)
   fresh = jax.jit(
-      functools.partial(
-          state_lib.initial_variables, model, config.data.image_size
-      ),
-      out_shardings=replicated,
+    functools.partial(
+      state_lib.initial_variables, model, config.data.image_size
+    ),
+    out_shardings=replicated,
   )(jax.random.key(config.seed))
   if config.init.part not in ('all', 'backbone'):
     raise UserError(
-        f"init.part={config.init.part!r} is not 'all' or 'backbone'."
+      f"init.part={config.init.part!r} is not 'all' or 'backbone'."
     )
   if not config.init.path:
     return fresh
@@ -126,32 +126,30 @@ def initial_variables(
     loaded = _from_torch(path, config, model, fresh)
   else:
     raise UserError(
-        f'init.path={path} does not exist: give the folder of a finished run,'
-        ' a .safetensors or a .pth file'
-        + (
-            '; python -m pinpp_jax.main --config=configs/mpm_init.py makes'
-            ' this one.'
-            if path.name.startswith('mpm_init')
-            else ", or '' to start from scratch."
-        )
+      f'init.path={path} does not exist: give the folder of a finished run,'
+      ' a .safetensors or a .pth file'
+      + (
+        '; python -m pinpp_jax.main --config=configs/mpm_init.py makes'
+        ' this one.'
+        if path.name.startswith('mpm_init')
+        else ", or '' to start from scratch."
+      )
     )
   return jax.device_put(loaded, replicated)
 
 
 def _from_run(
-    path: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    fresh: Any,
-    labels: LabelTable,
+  path: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  fresh: Any,
+  labels: LabelTable,
 ) -> Any:
   """Returns `fresh` with what is wanted of another run's best variables."""
-  loaded = checkpoint.load_best(
-      path, jax.tree.leaves(fresh)[0].sharding
-  )
+  loaded = checkpoint.load_best(path, jax.tree.leaves(fresh)[0].sharding)
   if config.init.part == 'backbone':
     loaded = {
-        kind: fresh[kind] | {'backbone': loaded[kind]['backbone']}
-        for kind in fresh
+      kind: fresh[kind] | {'backbone': loaded[kind]['backbone']}
+      for kind in fresh
     }
   else:
     rundir.same_labels(path, labels)
@@ -160,10 +158,10 @@ def _from_run(
 
 
 def _from_torch(
-    path: pathlib.Path,
-    config: ml_collections.ConfigDict,
-    model: nn.Module,
-    fresh: Any,
+  path: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  fresh: Any,
 ) -> Any:
   """Returns `fresh` with what is wanted of a torch state dict."""
   tensors = torch_import.read_file(path)
@@ -175,25 +173,25 @@ def _from_torch(
 def _check_same_shapes(path: pathlib.Path, loaded: Any, fresh: Any) -> None:
   """Raises `UserError` naming the first arrays that differ."""
   have, want = (
-      {
-          jax.tree_util.keystr(name, simple=True, separator='/'): x.shape
-          for name, x in jax.tree_util.tree_leaves_with_path(tree)
-      }
-      for tree in (loaded, fresh)
+    {
+      jax.tree_util.keystr(name, simple=True, separator='/'): x.shape
+      for name, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    for tree in (loaded, fresh)
   )
   wrong = sorted(
-      name
-      for name in have.keys() | want.keys()
-      if have.get(name) != want.get(name)
+    name
+    for name in have.keys() | want.keys()
+    if have.get(name) != want.get(name)
   )
   if wrong:
     lines = (
-        f'{name}: {have.get(name, "absent")} there,'
-        f' {want.get(name, "absent")} here'
-        for name in wrong[:3]
+      f'{name}: {have.get(name, "absent")} there,'
+      f' {want.get(name, "absent")} here'
+      for name in wrong[:3]
     )
     raise UserError(
-        f'{path} does not fit this model in {len(wrong)} arrays, such as '
-        + '; '.join(lines)
-        + ". Give a run of the same model, or init.part='backbone'."
+      f'{path} does not fit this model in {len(wrong)} arrays, such as '
+      + '; '.join(lines)
+      + ". Give a run of the same model, or init.part='backbone'."
     )

@@ -8,7 +8,9 @@ import logging as python_logging
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
+import sys
 from typing import Any
 
 from absl import logging
@@ -16,32 +18,35 @@ import jax
 import ml_collections
 
 from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.data.sources import Recorded
 from pinpp_jax.errors import UserError
 
 _HERE = pathlib.Path(__file__).resolve().parent
 
 # What may differ when a run is continued: it changes no weight.
 _FREE = (
-    'run',
-    'evals',
-    'final_splits',
-    'log_steps',
-    'checkpoint_steps',
-    'data.workers',
-    'data.threads',
-    'data.data_dir',
-    'data.eval_batch_size',
+  'run',
+  'evals',
+  'final_splits',
+  'report_samples',
+  'headlines',
+  'log_steps',
+  'checkpoint_steps',
+  'data.workers',
+  'data.threads',
+  'data.data_dir',
+  'data.eval_batch_size',
 )
 _PACKAGES = (
-    'pinpp_jax',
-    'jax',
-    'jaxlib',
-    'flax',
-    'optax',
-    'orbax-checkpoint',
-    'grain',
-    'numpy',
-    'pillow',
+  'pinpp_jax',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'grain',
+  'numpy',
+  'pillow',
 )
 
 
@@ -58,8 +63,8 @@ def locked(workdir: pathlib.Path):
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       raise UserError(
-          f'{workdir} is in use by another run; wait for it or give another'
-          ' --workdir.'
+        f'{workdir} is in use by another run; wait for it or give another'
+        ' --workdir.'
       ) from error
     yield
 
@@ -72,10 +77,10 @@ def log_to(workdir: pathlib.Path) -> None:
   """
   logger = logging.get_absl_logger()
   logger.addFilter(
-      lambda record: (
-          record.levelno >= python_logging.WARNING
-          or _HERE in pathlib.Path(record.pathname).parents
-      )
+    lambda record: (
+      record.levelno >= python_logging.WARNING
+      or _HERE in pathlib.Path(record.pathname).parents
+    )
   )
   handler = python_logging.FileHandler(workdir / 'log.txt')
   handler.setFormatter(logging.PythonFormatter())
@@ -83,7 +88,7 @@ def log_to(workdir: pathlib.Path) -> None:
 
 
 def claim(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, labels: LabelTable
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, source: Recorded
 ) -> None:
   """Writes the folder's identity, or checks it when the run is continued.
 
@@ -96,13 +101,14 @@ def claim(
     changed = _differences(before, resolved)
     if changed:
       raise UserError(
-          f'{workdir} belongs to a run of another recipe; these fields differ:'
-          f' {"; ".join(changed)}. Restore them or give another --workdir.'
+        f'{workdir} belongs to a run of another recipe; these fields differ:'
+        f' {"; ".join(changed)}. Restore them or give another --workdir.'
       )
   if (workdir / 'labels.json').exists():
-    same_labels(workdir, labels)
-  labels.save(workdir / 'labels.json')
+    same_labels(workdir, source.labels)
+  source.labels.save(workdir / 'labels.json')
   write_json(workdir / 'config.json', resolved)
+  write_json(workdir / 'env.json', environment(source))
 
 
 def same_labels(workdir: pathlib.Path, labels: LabelTable) -> None:
@@ -110,27 +116,32 @@ def same_labels(workdir: pathlib.Path, labels: LabelTable) -> None:
   before = LabelTable.load(workdir / 'labels.json')
   if before.hash != labels.hash:
     raise UserError(
-        f'{workdir} was trained with another label table ({before.num_classes}'
-        f' classes, {before.num_parts} parts, {before.hash[:12]}) than the data'
-        f' set has ({labels.num_classes} classes, {labels.num_parts} parts,'
-        f' {labels.hash[:12]}); give the data set it was trained on.'
+      f'{workdir} was trained with another label table ({before.num_classes}'
+      f' classes, {before.num_parts} parts, {before.hash[:12]}) than the data'
+      f' set has ({labels.num_classes} classes, {labels.num_parts} parts,'
+      f' {labels.hash[:12]}); give the data set it was trained on.'
     )
 
 
-def environment(data: dict[str, Any]) -> dict[str, Any]:
-  """Returns versions, commit, devices and data set, for `env.json`."""
+def environment(source: Recorded) -> dict[str, Any]:
+  """Returns command, versions, commit, devices and data set."""
   versions = {}
   for package in _PACKAGES:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       versions[package] = importlib.metadata.version(package)
   return {
-      'python': platform.python_version(),
-      'platform': platform.platform(),
-      'packages': versions,
-      'commit': _commit(),
-      'devices': [str(device) for device in jax.devices()],
-      'processes': jax.process_count(),
-      'data': data,
+    'command': shlex.join(['python', '-m', 'pinpp_jax.main', *sys.argv[1:]]),
+    'python': platform.python_version(),
+    'platform': platform.platform(),
+    'packages': versions,
+    'commit': _commit(),
+    'devices': [str(device) for device in jax.devices()],
+    'processes': jax.process_count(),
+    'data': {
+      'folder': str(source.folder),
+      'split_hash': source.split_hash,
+      'label_hash': source.labels.hash,
+    },
   }
 
 
@@ -144,11 +155,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def _commit() -> str:
   try:
     return subprocess.run(
-        ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
-        cwd=_HERE,
-        capture_output=True,
-        text=True,
-        check=True,
+      ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
+      cwd=_HERE,
+      capture_output=True,
+      text=True,
+      check=True,
     ).stdout.strip()
   except (OSError, subprocess.CalledProcessError):
     return 'unknown'

@@ -28,7 +28,7 @@ def put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Any:
   """
   sharding = NamedSharding(mesh, PartitionSpec('data'))
   return jax.tree.map(
-      lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+    lambda x: jax.make_array_from_process_local_data(sharding, x), batch
   )
 
 
@@ -37,6 +37,6 @@ def check_batch_size(name: str, batch_size: int) -> None:
   devices = jax.device_count()
   if batch_size < 1 or batch_size % devices:
     raise UserError(
-        f'{name}={batch_size} does not split over {devices} devices; use a'
-        f' positive multiple of {devices}.'
+      f'{name}={batch_size} does not split over {devices} devices; use a'
+      f' positive multiple of {devices}.'
     )

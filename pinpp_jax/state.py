@@ -26,7 +26,7 @@ class TrainState:
 
 
 def initial_variables(
-    model: nn.Module, image_size: int, key: jax.Array
+  model: nn.Module, image_size: int, key: jax.Array
 ) -> dict[str, Any]:
   """Returns fresh `params` and `batch_stats`, those of the bypass included."""
   image = jnp.zeros((1, image_size, image_size, 3))
@@ -37,8 +37,8 @@ def initial_variables(
 def create(variables: Any, tx: optax.GradientTransformation) -> TrainState:
   """Returns the state before the first step."""
   return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      opt_state=tx.init(variables['params']),
-      ema=jax.tree.map(jnp.copy, variables),
-      **variables,
+    step=jnp.zeros((), jnp.int32),
+    opt_state=tx.init(variables['params']),
+    ema=jax.tree.map(jnp.copy, variables),
+    **variables,
   )

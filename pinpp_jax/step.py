@@ -44,12 +44,12 @@ class Recipe:
 
 @functools.partial(jax.jit, donate_argnames='state', static_argnames='recipe')
 def train_step(
-    state: TrainState, batch: Any, key: jax.Array, *, recipe: Recipe
+  state: TrainState, batch: Any, key: jax.Array, *, recipe: Recipe
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Takes one step; returns the new state and scalars to log."""
   # The step alone decides its randomness, so a resumed run replays it.
   augment_key, attack_key, model_key = jax.random.split(
-      jax.random.fold_in(key, state.step), 3
+    jax.random.fold_in(key, state.step), 3
   )
   batch = recipe.augment(augment_key, batch)
   if recipe.attack is not None:
@@ -65,20 +65,20 @@ def train_step(
   params = optax.apply_updates(state.params, updates)
   variables = {'params': params, 'batch_stats': batch_stats}
   state = TrainState(
-      step=state.step + 1,
-      opt_state=opt_state,
-      ema=optim.update_ema(state.ema, variables, recipe.ema_decay),
-      **variables,
+    step=state.step + 1,
+    opt_state=opt_state,
+    ema=optim.update_ema(state.ema, variables, recipe.ema_decay),
+    **variables,
   )
   metrics = metrics | {
-      'grad_norm': optax.global_norm(grads),
-      'learning_rate': jnp.asarray(recipe.schedule(state.step - 1)),
+    'grad_norm': optax.global_norm(grads),
+    'learning_rate': jnp.asarray(recipe.schedule(state.step - 1)),
   }
   return state, metrics
 
 
 def perturb(
-    state: TrainState, batch: Any, key: jax.Array, recipe: Recipe
+  state: TrainState, batch: Any, key: jax.Array, recipe: Recipe
 ) -> jax.Array:
   """Returns adversarial images for the network as deployed.
 
@@ -89,8 +89,8 @@ def perturb(
     return recipe.model.apply(state.variables, image, train=False)['logits']
 
   attack = dataclasses.replace(
-      recipe.attack,
-      step_size=recipe.attack.step_size * recipe.attack_ramp(state.step),
+    recipe.attack,
+    step_size=recipe.attack.step_size * recipe.attack_ramp(state.step),
   )
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['id'])
   return attack(keys, predict, batch['image'], batch['label'])

@@ -8,16 +8,16 @@ import jax
 import ml_collections
 
 from pinpp_jax import (
-    checkpoint,
-    evaluate,
-    faults,
-    inputs,
-    metrics,
-    recipe,
-    report,
-    rundir,
-    sharding,
-    step,
+  checkpoint,
+  evaluate,
+  faults,
+  inputs,
+  metrics,
+  recipe,
+  report,
+  rundir,
+  sharding,
+  step,
 )
 
 
@@ -27,14 +27,18 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     rundir.log_to(workdir)
     if not train(config, workdir, preempted):
       return
+    if (workdir / 'scores.json').exists():
+      logging.info(
+        '%s is finished; --config.run=evaluate scores it again.', workdir
+      )
+      return
     evaluate.finish(config, workdir)
-    pass
 
 
 def train(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    preempted: faults.Preemption,
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  preempted: faults.Preemption,
 ) -> bool:
   """Takes all steps; returns False if it was asked to stop before the end."""
   mesh = sharding.mesh()
@@ -42,7 +46,7 @@ def train(
   key = jax.random.key(config.seed)
 
   source = inputs.training_source(config.data)
-  rundir.claim(workdir, config, source.labels)
+  rundir.claim(workdir, config, inputs.recorded(config.data, 'train'))
   steps_per_epoch = inputs.steps_per_epoch(config.data, source)
   total_steps = max(1, round(config.optim.epochs * steps_per_epoch))
   eval_steps = max(1, round(config.eval_epochs * steps_per_epoch))
@@ -54,8 +58,8 @@ def train(
   state = recipe.initial_state(config, model, fixed.tx, source.labels, mesh)
 
   with (
-      checkpoint.Checkpoints(workdir) as checkpoints,
-      checkpoint.Best(workdir) as best,
+    checkpoint.Checkpoints(workdir) as checkpoints,
+    checkpoint.Best(workdir) as best,
   ):
     state = checkpoints.restore(state, batches)
     first = int(state.step) + 1
@@ -63,7 +67,7 @@ def train(
       logging.info('Resuming after step %d of %d.', first - 1, total_steps)
     write = metrics.Writer(workdir, first - 1)
     progress = metrics.Progress(
-        total_steps, config.data.batch_size, step=first - 1
+      total_steps, config.data.batch_size, step=first - 1
     )
     watch = faults.Watch(source, checkpoints)
 
@@ -84,7 +88,8 @@ def train(
         watch.wait()
         checkpoints.save(i, state, batches)
       if stop and i < total_steps:
-        logging.info('Asked to stop: saved step %d; the same command resumes '
-                     'there.', i)
+        logging.info(
+          'Asked to stop: saved step %d; the same command resumes there.', i
+        )
         return False
   return True

@@ -6,6 +6,9 @@ import pathlib
 import jax
 import pytest
 
+from pinpp_jax.data import mini
+from pinpp_jax.tools import build
+
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -36,3 +39,14 @@ def pin_real() -> pathlib.Path:
 @pytest.fixture
 def key() -> jax.Array:
   return jax.random.key(0)
+
+
+@pytest.fixture(scope='session')
+def mini_data(tmp_path_factory) -> pathlib.Path:
+  """The embedded data set without most of its unannotated images."""
+  folder = tmp_path_factory.mktemp('data')
+  manual = folder / 'downloads' / 'manual' / 'pinpp_mini'
+  manual.parent.mkdir(parents=True)
+  mini.render(manual, unannotated=2, validation=2)
+  build.build('pinpp_mini', folder)
+  return folder
