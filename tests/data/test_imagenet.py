@@ -1,0 +1,228 @@
+"""One set of images in every layout: same names, same bytes."""
+
+import io
+import pickle
+import tarfile
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from pinpp_jax.data import imagenet
+from pinpp_jax.errors import UserError
+
+WNIDS = ('n01440764', 'n04026417')
+
+
+def jpeg(seed, size=(20, 12), **keywords):
+  pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3))
+  stream = io.BytesIO()
+  Image.fromarray(pixels.astype(np.uint8)).save(stream, 'JPEG', **keywords)
+  return stream.getvalue()
+
+
+TRAIN = {
+  f'{wnid}/{wnid}_{i}.JPEG': jpeg(10 * k + i)
+  for k, wnid in enumerate(WNIDS)
+  for i in range(3)
+}
+VALIDATION = {
+  f'{WNIDS[i % 2]}/ILSVRC2012_val_{i + 1:08d}.JPEG': jpeg(50 + i)
+  for i in range(4)
+}
+
+
+def write(folder, files):
+  for name, data in files.items():
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def tar(files):
+  stream = io.BytesIO()
+  with tarfile.open(fileobj=stream, mode='w') as archive:
+    for name, data in files.items():
+      info = tarfile.TarInfo(name)
+      info.size = len(data)
+      archive.addfile(info, io.BytesIO(data))
+  return stream.getvalue()
+
+
+def base(files):
+  return {name.split('/')[1]: data for name, data in files.items()}
+
+
+def train_archive():
+  inner = {
+    f'{wnid}.tar': tar(
+      base({n: d for n, d in TRAIN.items() if n.startswith(wnid)})
+    )
+    for wnid in WNIDS
+  }
+  return tar(inner)
+
+
+TRAIN_LAYOUTS = {
+  'folders': lambda f: write(f / 'train', TRAIN),
+  'images': lambda f: write(f / 'images', TRAIN),
+  'bare': lambda f: write(f, TRAIN),
+  'kaggle': lambda f: write(f / 'ILSVRC/Data/CLS-LOC/train', TRAIN),
+  'inside': lambda f: write(f / 'imagenet/train', TRAIN),
+  'archive': lambda f: write(f, {'ILSVRC2012_img_train.tar': train_archive()}),
+}
+
+
+@pytest.mark.parametrize('layout', TRAIN_LAYOUTS)
+def test_training_images_are_the_same_in_every_layout(layout, tmp_path):
+  TRAIN_LAYOUTS[layout](tmp_path)
+  copy = imagenet.open_copy(tmp_path)
+  assert copy.splits == ('train',)
+  assert copy.wnids() == WNIDS
+  assert copy.file_names() == sorted(TRAIN)
+  assert copy.file_names(wnids=WNIDS[1:]) == sorted(TRAIN)[3:]
+  for again in (copy, pickle.loads(pickle.dumps(copy))):
+    for name in reversed(sorted(TRAIN)):
+      assert again.read(name) == TRAIN[name]
+      assert again.wnid(name) == name[:9]
+  with pytest.raises(UserError, match='validation'):
+    copy.file_names('validation')
+  with pytest.raises(UserError, match='n01440764_77.JPEG'):
+    copy.read('n01440764/n01440764_77.JPEG')
+  with pytest.raises(UserError, match='n99999999'):
+    copy.read('n99999999/n99999999_1.JPEG')
+
+
+def pairs():
+  lines = (f'{name.split("/")[1]} {name[:9]}' for name in VALIDATION)
+  return '\n'.join(lines).encode()
+
+
+def kaggle_labels():
+  rows = [f'{n.split("/")[1][:-5]},{n[:9]} 1 2 3 4' for n in VALIDATION]
+  return '\n'.join(['ImageId,PredictionString', *rows]).encode()
+
+
+def official():
+  # The devkit's order is not the sorted one.
+  order = WNIDS[::-1]
+  numbers = [str(order.index(n[:9]) + 1) for n in sorted(VALIDATION, key=stem)]
+  return {
+    'ILSVRC2012_validation_ground_truth.txt': '\n'.join(numbers).encode(),
+    'synsets.txt': '\n'.join(order).encode(),
+  }
+
+
+def stem(name):
+  return name.split('/')[1]
+
+
+VALIDATION_LAYOUTS = {
+  'folders': lambda f: write(f / 'val', VALIDATION),
+  'flat': lambda f: write(
+    f / 'val', {**base(VALIDATION), 'val_labels.txt': pairs()}
+  ),
+  'kaggle': lambda f: (
+    write(f / 'ILSVRC/Data/CLS-LOC/val', base(VALIDATION)),
+    write(f / 'ILSVRC', {'LOC_val_solution.csv': kaggle_labels()}),
+  ),
+  'kaggle above': lambda f: (
+    write(f / 'ILSVRC/Data/CLS-LOC/val', base(VALIDATION)),
+    write(f, {'LOC_val_solution.csv': kaggle_labels()}),
+  ),
+  'archive': lambda f: write(
+    f, {'ILSVRC2012_img_val.tar': tar(base(VALIDATION)), **official()}
+  ),
+  'devkit': lambda f: (
+    write(f, {'ILSVRC2012_img_val.tar': tar(base(VALIDATION))}),
+    write(f / 'ILSVRC2012_devkit_t12/data', official()),
+  ),
+}
+
+
+@pytest.mark.parametrize('layout', VALIDATION_LAYOUTS)
+def test_validation_images_are_the_same_in_every_layout(layout, tmp_path):
+  VALIDATION_LAYOUTS[layout](tmp_path)
+  copy = pickle.loads(pickle.dumps(imagenet.open_copy(tmp_path)))
+  assert copy.splits == ('validation',)
+  assert copy.file_names('validation') == sorted(VALIDATION)
+  for name, data in VALIDATION.items():
+    assert copy.read(name) == data
+    assert copy.read(name, 'validation') == data
+
+
+def test_the_devkits_matlab_file_gives_the_order(tmp_path):
+  scipy_io = pytest.importorskip('scipy.io')
+  kinds = [('ILSVRC2012_ID', 'O'), ('WNID', 'O')]
+  synsets = np.array([(1, WNIDS[1]), (2, WNIDS[0])], kinds)
+  stream = io.BytesIO()
+  scipy_io.savemat(stream, {'synsets': synsets})
+  files = dict(official(), **{'meta.mat': stream.getvalue()})
+  del files['synsets.txt']
+  devkit = io.BytesIO()
+  with tarfile.open(fileobj=devkit, mode='w:gz') as archive:
+    for name, data in files.items():
+      info = tarfile.TarInfo(f'ILSVRC2012_devkit_t12/data/{name}')
+      info.size = len(data)
+      archive.addfile(info, io.BytesIO(data))
+  write(tmp_path, {'ILSVRC2012_devkit_t12.tar.gz': devkit.getvalue()})
+  write(tmp_path / 'val', base(VALIDATION))
+  copy = imagenet.open_copy(tmp_path)
+  assert copy.file_names('validation') == sorted(VALIDATION)
+
+
+def test_an_archive_may_be_named_itself(tmp_path):
+  write(tmp_path, {'any.tar': train_archive()})
+  copy = imagenet.open_copy(tmp_path / 'any.tar')
+  assert copy.file_names() == sorted(TRAIN)
+
+
+def test_missing_labels_and_copies_are_named(tmp_path):
+  with pytest.raises(UserError, match='no ImageNet copy'):
+    imagenet.open_copy(tmp_path)
+  write(tmp_path / 'val', base(VALIDATION))
+  with pytest.raises(UserError, match='LOC_val_solution.csv'):
+    imagenet.open_copy(tmp_path)
+  write(tmp_path / 'val', {'val_labels.txt': pairs().split(b'\n')[0]})
+  with pytest.raises(UserError, match='has no label'):
+    imagenet.open_copy(tmp_path)
+
+
+def test_archives_cut_short_are_refused(tmp_path):
+  data = train_archive()
+  write(tmp_path, {'ILSVRC2012_img_train.tar': data[: len(data) // 2]})
+  with pytest.raises(UserError, match='img_train.tar'):
+    copy = imagenet.open_copy(tmp_path)
+    for name in copy.file_names():
+      copy.read(name)
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['../x.JPEG', 'n01440764/../x.JPEG', '/etc/passwd', 'n01440764/a/b', ''],
+)
+@pytest.mark.parametrize('layout', ['folders', 'archive'])
+def test_names_cannot_leave_the_copy(name, layout, tmp_path):
+  TRAIN_LAYOUTS[layout](tmp_path)
+  with pytest.raises(UserError, match='no image name'):
+    imagenet.open_copy(tmp_path).read(name)
+
+
+def test_check_accepts_what_pillow_decodes_whatever_it_is_called():
+  stream = io.BytesIO()
+  Image.new('CMYK', (20, 12)).save(stream, 'JPEG')
+  assert imagenet.check(stream.getvalue(), 20, 12) == ''
+  stream = io.BytesIO()
+  Image.new('RGB', (20, 12)).save(stream, 'PNG')
+  assert imagenet.check(stream.getvalue(), 20, 12) == ''
+
+
+def test_check_names_what_is_wrong():
+  data = jpeg(0)
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  assert 'EXIF' in imagenet.check(jpeg(0, exif=exif), 12, 20)
+  assert imagenet.check(jpeg(0, exif=exif), 20, 12) == ''
+  assert '20 x 12 instead of 30 x 12' in imagenet.check(data, 30, 12)
+  assert 'decoded' in imagenet.check(data[: len(data) // 2], 20, 12)
+  assert 'decoded' in imagenet.check(b'', 20, 12)
