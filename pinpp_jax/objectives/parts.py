@@ -122,7 +122,7 @@ class Parts:
         self.gamma,
       )
       values[f'part_loss_{z.shape[1]}'] = self._mean(pixel, image_weight)
-    return sum(values.values()) / len(values), values
+    return jnp.mean(jnp.stack(list(values.values()))), values
 
   def image_weights(self, batch: dict[str, jax.Array]) -> jax.Array:
     """Returns each image's weight in the part loss, (B,) float32."""

@@ -82,8 +82,8 @@ def check_against(objective, batch, zs, targets, weight):
     / len(zs)
   )
   sparse = lambda zs: objective.part_loss(zs, batch)[0]
-  value, gradient = jax.value_and_grad(sparse)(zs)
-  expected, expected_gradient = jax.value_and_grad(dense)(zs)
+  value, gradient = jax.jit(jax.value_and_grad(sparse))(zs)
+  expected, expected_gradient = jax.jit(jax.value_and_grad(dense))(zs)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   for mine, theirs in zip(gradient, expected_gradient, strict=True):
     np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
