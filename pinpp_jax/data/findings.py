@@ -62,28 +62,18 @@ class Findings:
     self._keep(kind, where)
 
   def as_dict(self) -> dict[str, dict[str, Any]]:
-    """Returns the counts as plain data, sorted by name."""
+    """Returns the counts as plain data, sorted by name.
+
+    'examples' names the first of everything that was warned about or skipped.
+    """
+    named = sorted(self.warnings | self.skipped)
     return {
       'counted': dict(sorted(self.counts.items())),
       'warnings': dict(sorted(self.warnings.items())),
       'skipped': dict(sorted(self.skipped.items())),
+      'examples': {kind: list(self.examples[kind]) for kind in named},
       'per_class': {
         kind: dict(sorted(counter.items()))
         for kind, counter in sorted(self.per_class.items())
       },
     }
-
-  def lines(self) -> list[str]:
-    """Returns the report: one line a kind, with the first examples."""
-    lines = []
-    groups = (
-      ('counted', self.counts),
-      ('warning', self.warnings),
-      ('skipped', self.skipped),
-    )
-    for title, counter in groups:
-      for kind, amount in sorted(counter.items()):
-        lines.append(f'{title}: {amount} x {kind}')
-        if counter is not self.counts:
-          lines += [f'    {where}' for where in self.examples[kind][:5]]
-    return lines

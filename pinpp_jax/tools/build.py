@@ -181,7 +181,10 @@ def summary(folder: pathlib.Path) -> list[str]:
   ]
   findings = facts['findings']
   for title in ('counted', 'warnings', 'skipped'):
-    lines += [f'{title}: {n} x {kind}' for kind, n in findings[title].items()]
+    for kind, amount in findings[title].items():
+      lines.append(f'{title}: {amount} x {kind}')
+      examples = findings['examples'].get(kind, [])
+      lines += [f'    {where}' for where in examples[:3]]
   if not findings['skipped']:
     lines.append('skipped: nothing')
   return lines

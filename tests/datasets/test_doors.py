@@ -1,0 +1,93 @@
+"""`tfds build` and our own command write the same bytes.
+
+The second needs TensorFlow, which does not belong into this environment: the
+variable PINPP_TFDS_PYTHON names a Python that has the extra [tfds-cli].
+"""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from pinpp_jax.tools import build
+
+ROOT = pathlib.Path(__file__).parents[2]
+DATASETS = ROOT / 'datasets'
+
+
+@pytest.fixture
+def python():
+  path = os.environ.get('PINPP_TFDS_PYTHON', '')
+  if not path:
+    pytest.skip('PINPP_TFDS_PYTHON names no Python with the extra [tfds-cli]')
+  return path
+
+
+def run(python, *arguments):
+  paths = [str(ROOT), str(DATASETS)]
+  environment = dict(
+    os.environ, PYTHONPATH=os.pathsep.join(paths), TF_CPP_MIN_LOG_LEVEL='3'
+  )
+  done = subprocess.run(
+    [python, *arguments],
+    cwd=DATASETS,
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def tfds_build(python, dataset, data_dir, *arguments):
+  command = 'from tensorflow_datasets.scripts.cli.main import *; launch_cli()'
+  words = ['build', dataset, f'--data_dir={data_dir}', *arguments]
+  run(python, '-c', command, *words)
+  return pathlib.Path(data_dir) / dataset / '1.0.0'
+
+
+def contents(folder):
+  # dataset_info.json names the module of the builder.
+  return {
+    path.name: path.read_bytes()
+    for path in folder.iterdir()
+    if path.name != 'dataset_info.json'
+  }
+
+
+@pytest.mark.parametrize('which', ['dummy', 'real'])
+def test_both_doors_write_the_same_bytes(which, python, tmp_path, request):
+  release = DATASETS / 'pinpp' / 'dummy_data'
+  if which == 'real':
+    release = request.getfixturevalue('pin_real')
+  one = build.build('pinpp', tmp_path / 'one', manual_dir=release)
+  manual = f'--manual_dir={release}'
+  other = tfds_build(python, 'pinpp', tmp_path / 'other', manual)
+  assert contents(one) == contents(other)
+
+
+@pytest.mark.parametrize('name', ['pinpp', 'pinpp_mini'])
+def test_builders_pass_the_tests_of_tfds(name, python):
+  path = f'{name}/{name}_dataset_builder_test.py'
+  # Away from this repository's own pytest settings, which need jax.
+  run(python, '-m', 'unittest', path.removesuffix('.py').replace('/', '.'))
+
+
+@pytest.mark.parametrize('name', ['pinpp', 'pinpp_mini'])
+def test_folders_are_laid_out_as_tfds_new_does(name):
+  folder = DATASETS / name
+  for file in (
+    f'{name}_dataset_builder.py',
+    f'{name}_dataset_builder_test.py',
+    'README.md',
+    'CITATIONS.bib',
+    'TAGS.txt',
+    'checksums.tsv',
+    'dummy_data',
+  ):
+    assert (folder / file).exists()
+
+
+def test_no_package_is_called_datasets():
+  # The name belongs to Hugging Face's library.
+  assert not (DATASETS / '__init__.py').exists()
