@@ -2,7 +2,7 @@
 
 A ResNet whose last stages also label parts. The auxiliary layers ("bypass")
 only teach: the class logits do not read them, and they are computed only when
-parts are asked for. arXiv:2412.05943, section 4; the official code's `MPM`.
+parts are asked for. Li et al., arXiv:2407.10918; the official code's `MPM`.
 """
 
 from typing import Any

@@ -2,7 +2,7 @@
 
 The network of torchvision and timm ("v1.5": the 3x3 convolution of a bottleneck
 carries the stride). He et al., arXiv:1512.03385; wide: arXiv:1605.07146; the
-GELU variant is the one of PartImageNet++, arXiv:2412.05943.
+GELU variant is the one of PartImageNet++, arXiv:2407.10918.
 """
 
 from collections.abc import Callable

@@ -7,12 +7,7 @@ import sys
 # name -> what it is for. Each is a module here with `main(arguments) -> int`.
 TOOLS = {
   'build': 'build the data set pinpp or pinpp_mini (no TensorFlow needed)',
-  'labels': 'show the parts of a class and their numbers',
-  'stats': 'count what a built data set holds',
-  'check': 'check a release or a built data set',
-  'view': 'draw images with their part masks',
-  'export': 'write weights or data in other formats',
-  'doctor': 'say what is installed and found on this machine',
+  'parity': 'compare with numbers recorded from the PyTorch reference',
 }
 
 
