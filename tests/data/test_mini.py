@@ -132,23 +132,36 @@ def test_a_container_covers_what_it_contains():
   assert checked > 10
 
 
-def test_occluded_pixels_belong_to_no_part():
-  """With an occluder some of the object's own region is cut away."""
-  shapes = mini_shapes.KINDS[1].draw(np.random.default_rng(0))
+def test_occluded_pixels_belong_to_no_part(monkeypatch):
+  """The same scene with its occluder out of the way shows what it hid."""
+  kind, step = mini_shapes.KINDS[1], mini_scene.OVERSAMPLING
+  layers, occluder = mini_scene._layers, mini_scene._occluder
+  drawn = []
+
+  def spy(*args, **kwargs):
+    drawn.append(layers(*args, **kwargs))
+    return drawn[-1]
+
+  def scene(index):
+    rng = np.random.default_rng((1, index))
+    return mini_scene.draw(kind, rng=rng, size=48, background=0)
+
+  monkeypatch.setattr(mini_scene, '_layers', spy)
   hidden = 0
   for index in range(40):
-    rng = np.random.default_rng(index)
-    ids, layers = mini_scene._layers(shapes, rng=rng, size=48)
-    if layers[-1] == 'occluder':
-      hidden += int((ids == len(layers) - 1).any())
-    scene = mini_scene.draw(
-      mini_shapes.KINDS[1],
-      rng=np.random.default_rng(index),
-      size=48,
-      background=0,
-    )
-    assert scene.instance.max() <= len(scene.shapes)
-  assert hidden >= 8
+    monkeypatch.setattr(mini_scene, '_occluder', occluder)
+    seen = scene(index)
+    ids, names = drawn[-1]
+    monkeypatch.setattr(mini_scene, '_occluder', lambda rng: occluder(rng) - 9)
+    free = scene(index)
+    front = np.zeros((48, 48), dtype=bool)
+    if names[-1] == 'occluder':
+      front = ids[step // 2 :: step, step // 2 :: step] == len(names) - 1
+    assert not seen.instance[front].any()
+    same = (seen.instance > 0) == (free.instance > 0)
+    assert same[~front].all()
+    hidden += bool(free.instance[front].any())
+  assert hidden >= 5
 
 
 def test_colours_say_nothing_about_the_class():
