@@ -32,7 +32,10 @@ class Recipe:
     epochs: Length of the run.
     warmup_epochs: Length of the warm-up, a part of the run. The cosine counts
       from the run's start, so that it takes over a little below the peak.
-    schedule: 'cosine', or 'constant' after the warm-up.
+    schedule: After the warm-up: 'cosine', 'constant', or 'step', the peak times
+      `decay_rate` for every `decay_epochs` since the run's start.
+    decay_epochs: Length of a step.
+    decay_rate: Factor of a step.
     truncate_warmup: Allow a warm-up that outlasts the run, which then ends
       before the peak.
     weight_decay: For tensors of two or more dimensions: convolution and dense
@@ -47,14 +50,17 @@ class Recipe:
   epochs: float = 80
   warmup_epochs: float = 2
   schedule: str = 'cosine'
+  decay_epochs: float = 5
+  decay_rate: float = 0.1
   truncate_warmup: bool = False
   weight_decay: float = 1e-4
   frozen: tuple[str, ...] = ()
 
   def __post_init__(self):
-    if self.schedule not in ('cosine', 'constant'):
+    known = ('cosine', 'constant', 'step')
+    if self.schedule not in known:
       raise UserError(
-        f"schedule={self.schedule!r} of optim is not 'cosine' or 'constant'."
+        f'schedule={self.schedule!r} of optim is not one of {known}.'
       )
     if self.warmup_epochs > self.epochs and not self.truncate_warmup:
       raise UserError(
@@ -142,6 +148,7 @@ def make_schedule(
   peak = recipe.learning_rate * batch_size / REFERENCE_BATCH
   warmup = round(recipe.warmup_epochs * steps_per_epoch)
   total = max(round(recipe.epochs * steps_per_epoch), 1)
+  interval = max(round(recipe.decay_epochs * steps_per_epoch), 1)
   start, end = recipe.warmup_learning_rate, recipe.min_learning_rate
 
   def schedule(update):
@@ -151,6 +158,8 @@ def make_schedule(
     if recipe.schedule == 'cosine':
       turn = 1 + jnp.cos(jnp.pi * jnp.minimum(u / total, 1))
       after = end + 0.5 * (peak - end) * turn
+    elif recipe.schedule == 'step':
+      after = peak * recipe.decay_rate ** jnp.floor(u / interval)
     return jnp.where(u < warmup, rising, after)
 
   return schedule

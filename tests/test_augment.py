@@ -87,14 +87,13 @@ def test_erasing_replaces_rectangles_of_the_promised_size():
     assert 0.2 < rows.sum() / columns.sum() < 4.6
 
 
-def shares(batch, key, **change):
-  out = jax.jit(dataclasses.replace(MIXED, **change).__call__)(key, batch)
-  return out, np.asarray(out['parts_lam'])
+def mixer(**change):
+  return jax.jit(dataclasses.replace(MIXED, **change).__call__)
 
 
 def test_mixup_blends_image_and_label_alike(batch):
-  out, lam = shares(batch, jax.random.key(0), cutmix=0.0)
-  lam = lam[0, 0, 0]
+  out = mixer(cutmix=0.0)(jax.random.key(0), batch)
+  lam = out['parts_lam'][0, 0, 0]
   assert 0 < lam < 1 and (out['parts_lam'] == lam).all()
   image = batch['image'] / 255
   np.testing.assert_allclose(
@@ -111,10 +110,9 @@ def test_mixup_blends_image_and_label_alike(batch):
 @pytest.mark.parametrize('offset', [0, 4])
 def test_cutmix_pastes_pixels_and_the_cells_sampled_there(batch, offset):
   pasted_some = False
+  call = mixer(mixup=0.0, grid_offset=offset)
   for seed in range(6):
-    out, lam = shares(
-      batch, jax.random.key(seed), mixup=0.0, grid_offset=offset
-    )
+    out = call(jax.random.key(seed), batch)
     image = batch['image'] / np.float32(255)
     pasted = (np.abs(out['image'] - image) > 1e-6).any(-1).any(0)
     pasted_some |= pasted.any()
@@ -123,7 +121,8 @@ def test_cutmix_pastes_pixels_and_the_cells_sampled_there(batch, offset):
       np.where(pasted[None, :, :, None], image[::-1], image),
       atol=1e-6,
     )
-    np.testing.assert_array_equal(lam[0], 1 - pasted[offset::8, offset::8])
+    cells = pasted[offset::8, offset::8]
+    np.testing.assert_array_equal(out['parts_lam'][0], 1 - cells)
     share = 1 - pasted.mean()
     soft = np.eye(K)[batch['label']] * 0.9 + 0.1 / K
     np.testing.assert_allclose(

@@ -73,6 +73,12 @@ def test_cosine_counts_from_the_start_and_ends_at_the_floor():
   np.testing.assert_allclose(jax.vmap(schedule)(u), expected, rtol=1e-5)
 
 
+def test_steps_divide_the_peak():
+  _, schedule = optim.make(SGD | {'schedule': 'step'}, 100, 512)
+  rates = [schedule(u) for u in (200, 499, 500, 1000)]
+  np.testing.assert_allclose(rates, [0.2, 0.2, 0.02, 0.002], rtol=1e-5)
+
+
 def test_only_the_peak_scales_with_the_batch():
   _, schedule = optim.make(SGD | {'schedule': 'constant'}, 10, 64)
   np.testing.assert_allclose(schedule(0), 1e-3, rtol=1e-6)
@@ -121,7 +127,7 @@ def test_a_frozen_path_without_parameters_is_refused():
 
 
 @pytest.mark.parametrize(
-  'wrong', [{'schedule': 'step'}, {'lr': 1.0}, {'name': 'lion'}]
+  'wrong', [{'schedule': 'poly'}, {'lr': 1.0}, {'name': 'lion'}]
 )
 def test_unknown_fields_are_refused(wrong):
   with pytest.raises(UserError):
