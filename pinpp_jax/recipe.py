@@ -24,7 +24,7 @@ from pinpp_jax import state as state_lib
 from pinpp_jax.construct import construct
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import torch_import
+from pinpp_jax.models import torch_files, torch_import
 from pinpp_jax.step import Recipe
 
 
@@ -111,7 +111,7 @@ def initial_variables(
       state_lib.initial_variables, model, config.data.image_size
     ),
     out_shardings=replicated,
-  )(jax.random.key(config.seed))
+  )(state_lib.key(config.seed))
   if config.init.part not in ('all', 'backbone'):
     raise UserError(
       f"init.part={config.init.part!r} is not 'all' or 'backbone'."
@@ -164,10 +164,11 @@ def _from_torch(
   fresh: Any,
 ) -> Any:
   """Returns `fresh` with what is wanted of a torch state dict."""
-  tensors = torch_import.read_file(path)
+  tensors = torch_files.read_file(path)
   if config.init.part == 'all':
     return torch_import.variables(model, tensors)
-  return torch_import.with_backbone(model, fresh, tensors)
+  backbone = torch_import.backbone_variables(model, tensors)
+  return {kind: fresh[kind] | backbone[kind] for kind in fresh}
 
 
 def _check_same_shapes(path: pathlib.Path, loaded: Any, fresh: Any) -> None:

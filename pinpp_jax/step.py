@@ -71,7 +71,7 @@ def train_step(
     **variables,
   )
   metrics = metrics | {
-    'grad_norm': optax.global_norm(grads),
+    'grad_norm': optax.tree.norm(grads),
     'learning_rate': jnp.asarray(recipe.schedule(state.step - 1)),
   }
   return state, metrics

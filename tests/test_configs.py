@@ -8,16 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from pinpp_jax import checkpoint, faults, metrics, sharding, train
-from pinpp_jax.errors import UserError
+from pinpp_jax import checkpoint, metrics, sharding, train
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAMES = sorted(
-    path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem != 'base'
+  path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem != 'base'
 )
 ABLATIONS = ('level1', 'level2', 'object', 'two_stage')
 VARIANTS = [(name, '') for name in NAMES] + [
-    ('mpm', f'{option}-') for option in (*ABLATIONS, 'reference')
+  ('mpm', f'{option}-') for option in (*ABLATIONS, 'reference')
 ]
 
 
@@ -44,10 +43,9 @@ def final(workdir):
 @pytest.mark.slow
 @pytest.mark.parametrize(('name', 'option'), VARIANTS)
 def test_an_interrupted_run_ends_like_the_whole_run(
-    name, option, tmp_path, mini_data, monkeypatch
+  name, option, tmp_path, mini_data, monkeypatch
 ):
   recipe = smoke(name, option, mini_data)
-  never = faults.Preemption()
   train.run(recipe, tmp_path / 'whole')
 
   offer = checkpoint.Best.offer
@@ -66,8 +64,8 @@ def test_an_interrupted_run_ends_like_the_whole_run(
   whole, parts = (tmp_path / which for which in ('whole', 'parts'))
   jax.tree.map(np.testing.assert_array_equal, final(whole), final(parts))
   rows = [
-      [row | {'time': 0} for row in metrics.read(folder)]
-      for folder in (whole, parts)
+    [row | {'time': 0} for row in metrics.read(folder)]
+    for folder in (whole, parts)
   ]
   assert rows[0] == rows[1]
   scores = [json.loads((f / 'scores.json').read_text()) for f in (whole, parts)]

@@ -11,18 +11,18 @@ SOURCES = sorted(PACKAGE.rglob('*.py'))
 
 # Package: the parts of pinpp_jax that it may import, besides itself.
 OURS = {
-    'attacks': {'errors'},
-    'data': {'errors'},
-    'evals': {'attacks', 'construct', 'data', 'errors', 'metrics'},
-    'models': {'errors'},
-    'objectives': {'errors'},
+  'attacks': {'errors'},
+  'data': {'errors'},
+  'evals': {'attacks', 'construct', 'data', 'errors', 'metrics'},
+  'models': {'errors'},
+  'objectives': {'errors'},
 }
 # Package: what else it may import; the standard library is always allowed.
 OTHERS = {
-    'attacks': {'jax'},
-    'evals': {'flax', 'jax', 'numpy'},
-    'models': {'absl', 'flax', 'jax', 'numpy', 'safetensors', 'torch'},
-    'objectives': {'flax', 'jax'},
+  'attacks': {'jax'},
+  'evals': {'flax', 'jax', 'numpy'},
+  'models': {'absl', 'flax', 'jax', 'numpy', 'safetensors', 'torch'},
+  'objectives': {'flax', 'jax'},
 }
 
 
@@ -46,9 +46,9 @@ def third_party(names):
 def test_packages_only_look_down(package):
   for path in (PACKAGE / package).rglob('*.py'):
     ours = {
-        name.split('.')[1]
-        for name in imports(path)
-        if name.startswith('pinpp_jax.')
+      name.split('.')[1]
+      for name in imports(path)
+      if name.startswith('pinpp_jax.')
     }
     assert ours <= OURS[package] | {package}, path
 
@@ -62,7 +62,7 @@ def test_packages_use_few_libraries(package):
 def test_data_never_imports_jax():
   for path in (PACKAGE / 'data').rglob('*.py'):
     assert not {'jax', 'flax', 'torch', 'tensorflow'} & third_party(
-        imports(path)
+      imports(path)
     ), path
 
 
@@ -76,17 +76,19 @@ def test_nothing_imports_tensorflow_or_torch_at_module_level():
   for path in SOURCES:
     for node in ast.parse(path.read_text()).body:
       names = (
-          [alias.name for alias in node.names]
-          if isinstance(node, ast.Import)
-          else [node.module or ''] if isinstance(node, ast.ImportFrom) else []
+        [alias.name for alias in node.names]
+        if isinstance(node, ast.Import)
+        else [node.module or '']
+        if isinstance(node, ast.ImportFrom)
+        else []
       )
       assert not any(
-          name.split('.')[0] in ('tensorflow', 'torch') for name in names
+        name.split('.')[0] in ('tensorflow', 'torch') for name in names
       ), path
 
 
 @pytest.mark.parametrize(
-    'path', SOURCES, ids=lambda path: str(path.relative_to(PACKAGE))
+  'path', SOURCES, ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_functions_are_short(path):
   for node in ast.walk(ast.parse(path.read_text())):

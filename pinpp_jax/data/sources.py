@@ -126,29 +126,29 @@ class Recorded:
     min_confidence: float = 0.0,
     labels: LabelTable | None = None,
   ):
-    self._folder = dataset_folder(dataset, data_dir)
+    self.folder = dataset_folder(dataset, data_dir)
     self._split = split
     self._min_confidence = min_confidence
-    self.labels = _table(self._folder)
+    self.labels = _table(self.folder)
     if labels is not None and labels.hash != self.labels.hash:
       raise UserError(
-        f'{self._folder} numbers its classes and parts differently'
+        f'{self.folder} numbers its classes and parts differently'
         f' ({_size(self.labels)}, hash {self.labels.hash[:12]}) from the'
         f' table in use ({_size(labels)}, hash {labels.hash[:12]}).'
       )
     if split_hash and split_hash != self.split_hash:
       raise UserError(
-        f'The split of {self._folder} has the hash {self.split_hash!r}, not'
+        f'The split of {self.folder} has the hash {self.split_hash!r}, not'
         f' {split_hash!r}: it was built from another list of images.'
       )
-    self._records = _open(self._folder, split)
+    self._records = _open(self.folder, split)
 
   @functools.cached_property
   def split_hash(self) -> str:
     """SHA-256 of which image is in which split; '' for a data set without."""
-    if not (self._folder / splits.FILE).is_file():
+    if not (self.folder / splits.FILE).is_file():
       return ''
-    return splits.hash_of(splits.load(self._folder))
+    return splits.hash_of(splits.load(self.folder))
 
   def __len__(self) -> int:
     return len(self._records)
@@ -184,7 +184,7 @@ class Recorded:
       return self._records[index]
     except Exception as e:
       raise UserError(
-        f'Record {index} of {self._split} in {self._folder} cannot be read'
+        f'Record {index} of {self._split} in {self.folder} cannot be read'
         f' ({e}): a shard is damaged. Delete the folder and build it again.'
       ) from e
 
