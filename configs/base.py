@@ -98,10 +98,12 @@ def shrink(config: ml_collections.ConfigDict, size: str) -> None:
       workers=0, threads=2, scale=(0.3, 1.0),
       imagenet='downloads/manual/pinpp_mini/imagenet',
   )  # fmt: skip
-  config.model.update(depth=18, width=16, dtype='float32')
-  config.optim.update(epochs=8.0, warmup_epochs=1.0)
+  config.model.update(depth=10, width=24, dtype='float32')
+  config.optim.update(
+      learning_rate=0.8, epochs=12.0, warmup_epochs=1.0, weight_decay=5e-4,
+  )  # fmt: skip
   config.update(
-      ema_decay=0.98, eval_epochs=2.0, log_steps=10, checkpoint_steps=50,
+      ema_decay=0.98, eval_epochs=3.0, log_steps=10, checkpoint_steps=50,
       final_splits=('test', 'imagenet_validation'),
   )  # fmt: skip
   if size == 'smoke':

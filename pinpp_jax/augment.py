@@ -5,6 +5,7 @@ the data pipeline. What comes out of here is what attacks and networks see.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,10 +112,10 @@ class Augment:
 
 
 def soft_labels(
-  label: jax.Array, num_classes: int, smoothing: float
+  label: jax.Array, num_classes: int, smoothing: float, dtype: Any = jnp.float32
 ) -> jax.Array:
-  """Returns (1 - s) onehot + s / K as (B, K) float32, for labels (B,)."""
-  onehot = jax.nn.one_hot(label, num_classes, dtype=jnp.float32)
+  """Returns (1 - s) onehot + s / K as (B, K) in `dtype`, for labels (B,)."""
+  onehot = jax.nn.one_hot(label, num_classes, dtype=dtype)
   return onehot * (1 - smoothing) + smoothing / num_classes
 
 

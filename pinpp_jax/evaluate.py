@@ -21,6 +21,7 @@ from pinpp_jax import (
   sharding,
 )
 from pinpp_jax.construct import construct
+from pinpp_jax.data.sources import Chosen, Source
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import samples
 
@@ -61,7 +62,9 @@ def finish(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     key,
     number=config.report_samples,
     model=model,
-    batches=functools.partial(inputs.evaluation, config.data, source),
+    batches=functools.partial(
+      inputs.evaluation, config.data, spread(source, config.report_samples)
+    ),
     put=put,
     labels=source.labels,
   )
@@ -71,6 +74,12 @@ def finish(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     if name in found:
       logging.info('%-36s %.4f', name, found[name])
   logging.info('Report: %s', page)
+
+
+def spread(source: Source, number: int) -> Chosen:
+  """Returns at most `number` examples, from the whole length of a source."""
+  number = min(number, len(source))
+  return Chosen(source, [i * len(source) // number for i in range(number)])
 
 
 def evaluators(

@@ -14,7 +14,6 @@ from pinpp_jax import (
   inputs,
   metrics,
   recipe,
-  report,
   rundir,
   sharding,
   step,

@@ -29,7 +29,7 @@ def recipe(group=0, attack=None, frozen=()):
     model=models.MODELS['mpm'](
       num_classes=CLASSES,
       num_parts=PARTS,
-      depth=18,
+      depth=10,
       width=8,
       batch_norm_group=group,
     ),
@@ -66,8 +66,9 @@ def batch(seed=0):
 def initial(recipe, mesh):
   make = functools.partial(state.initial_variables, recipe.model, SIZE)
   variables = jax.jit(make)(state.key(1))
-  variables = jax.device_put(variables, sharding.replicated(mesh))
-  return state.create(variables, recipe.tx)
+  create = functools.partial(state.create, tx=recipe.tx)
+  out = sharding.replicated(mesh)
+  return jax.jit(create, out_shardings=out)(jax.device_put(variables, out))
 
 
 def mesh(devices):

@@ -106,10 +106,9 @@ def file_names(dataset: str, data_dir: str = '') -> frozenset[str]:
 class Recorded:
   """Examples of a data set built by `pinpp_jax.tools.build` or `tfds build`.
 
-  Fields of a config section: `data_dir`, `split` ('train', 'validation',
+  Args: `data_dir`, `split` ('train', 'validation',
   'test', or a part of one in TFDS's notation such as 'train[:10%]'),
-  `split_hash` (if given, the hash the split must have), `min_confidence` (a
-  pseudo mask the segmenter was less sure of is left out; its image stays).
+  `split_hash` (if given, the hash the split must have).
 
   Raises:
     UserError: If the data set or the split does not exist, or a numbering or
@@ -123,12 +122,10 @@ class Recorded:
     dataset: str = 'pinpp',
     data_dir: str = '',
     split_hash: str = '',
-    min_confidence: float = 0.0,
     labels: LabelTable | None = None,
   ):
     self.folder = dataset_folder(dataset, data_dir)
     self._split = split
-    self._min_confidence = min_confidence
     self.labels = _table(self.folder)
     if labels is not None and labels.hash != self.labels.hash:
       raise UserError(
@@ -156,9 +153,6 @@ class Recorded:
   def __getitem__(self, index: int) -> Example:
     record = self._record(index)
     source = record['source'].decode()
-    sure = record.get('confidence', np.inf) >= self._min_confidence
-    if source == 'pseudo' and not sure:
-      source = 'none'
     return Example(
       image=record['image'],
       part_mask=None if source == 'none' else record['part_mask'],
@@ -192,7 +186,7 @@ class Recorded:
 class ImageNet:
   """Images of an ImageNet copy, with a class and without parts.
 
-  Fields of a config section: `path` of the copy in any usual layout, `split`
+  Args: `path` of the copy in any usual layout, `split`
   ('train' or 'validation'), `exclude` and `data_dir`: names of built data sets
   none of whose images, of any split, appear here; without it images held out
   for evaluation would come back as training images.
@@ -200,7 +194,7 @@ class ImageNet:
   Classes are numbered by `labels`; images of other classes are left out.
 
   Raises:
-    UserError: If `labels` is missing, or the copy lacks one of its classes.
+    UserError: If the copy lacks one of its classes.
   """
 
   def __init__(
@@ -210,13 +204,8 @@ class ImageNet:
     split: str = 'train',
     exclude: Collection[str] = (),
     data_dir: str = '',
-    labels: LabelTable | None = None,
+    labels: LabelTable,
   ):
-    if labels is None:
-      raise UserError(
-        f'The ImageNet copy {path} has no numbering of its own: give the'
-        ' label table of a built data set (the first source of a mixture).'
-      )
     self.labels = labels
     self._copy = imagenet.open_copy(path)
     self._split = split
@@ -307,6 +296,29 @@ class Concatenated:
     source = self.sources[which]
     start = self._ends[which - 1] if which else 0
     return source, (index - start) % len(source)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+  """Some examples of a source, in a given order."""
+
+  source: Source
+  indices: Sequence[int]
+
+  @property
+  def labels(self) -> LabelTable:
+    """The numbering of the source."""
+    return self.source.labels
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def __getitem__(self, index: int) -> Example:
+    return self.source[self.indices[index]]
+
+  def file_name(self, index: int) -> str:
+    """Returns the file name of the example at `index`."""
+    return self.source.file_name(self.indices[index])
 
 
 def _open(folder: pathlib.Path, split: str) -> Sequence[Mapping[str, Any]]:

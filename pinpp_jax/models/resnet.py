@@ -1,4 +1,4 @@
-"""ResNet-18 to 152 and the wide ones, with ReLU or GELU.
+"""ResNet-10 to 152 and the wide ones, with ReLU or GELU.
 
 The network of torchvision and timm ("v1.5": the 3x3 convolution of a bottleneck
 carries the stride). He et al., arXiv:1512.03385; wide: arXiv:1605.07146; the
@@ -19,6 +19,7 @@ from pinpp_jax.models import layers
 
 # Blocks in each of the four stages.
 BLOCKS = {
+  10: (1, 1, 1, 1),
   18: (2, 2, 2, 2),
   34: (3, 4, 6, 3),
   50: (3, 4, 6, 3),
@@ -164,7 +165,7 @@ class Network(nn.Module, kw_only=True):
   Attributes:
     num_classes: Classes of the images.
     num_parts: Parts, background not counted; a plain ResNet has no use for it.
-    depth: 18, 34, 50, 101 or 152.
+    depth: 10, 18, 34, 50, 101 or 152.
     wide: Factor of the inner channels of bottlenecks (2: "wide ResNet").
     width: Channels of the stem; 64 is the published network.
     activation: 'relu' or 'gelu', in the backbone.

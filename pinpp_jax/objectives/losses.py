@@ -76,7 +76,8 @@ def _sparse_backward(smoothing, residuals, cotangent):
   # final value before it is rounded to the logits' dtype, and positions named
   # twice get the same value twice, so that the order does not matter.
   same = labels[..., :, None] == labels[..., None, :]
-  share = jnp.sum(jnp.where(same, weights[..., None, :], 0), axis=-1)
+  weights = weights.astype(z.dtype)[..., None, :]
+  share = jnp.sum(jnp.where(same, weights, 0), axis=-1)
   picked = _at_least_float32(jnp.take_along_axis(logits, labels, axis=-1))
   p = jnp.exp(picked - log_sum[..., None])
   exact = cotangent[..., None] * (p - uniform - (1 - smoothing) * share)

@@ -6,6 +6,7 @@ Arrays are in torch's layouts (NCHW, OIHW); numpy only.
 """
 
 import pathlib
+import types
 from typing import Any, Protocol
 import zlib
 
@@ -88,8 +89,8 @@ class OwnRule:
     return generator.uniform(-eps, eps, shape).astype(np.float32)
 
 
-def rule(folder: pathlib.Path) -> Rule:
-  """Returns the rule that the folder brings in fill.py, else our own."""
+def rule(folder: pathlib.Path) -> Any:
+  """Returns the `Rule` that the folder brings in fill.py, else our own."""
   path = folder / RULE_FILE
   if not path.is_file():
     return OwnRule()
@@ -97,5 +98,4 @@ def rule(folder: pathlib.Path) -> Rule:
   scope: dict[str, Any] = {'__name__': 'golden_fill', '__file__': str(path)}
   exec(compile(path.read_text(), str(path), 'exec'), scope)
   names = ('fill_array', 'image01', 'labels', 'mask', 'noise')
-  functions = {name: staticmethod(scope[name]) for name in names}
-  return type('FolderRule', (), functions)()
+  return types.SimpleNamespace(**{name: scope[name] for name in names})

@@ -39,27 +39,46 @@ from pinpp_jax.tools.parity_compare import Line, Measure, failure, judge
 IGNORED = ('README.md', golden.RULE_FILE, '__pycache__')
 
 EXACT = Measure(kind='exact')
-CLOSE = Measure(kind='largest', single=2e-5, double=1e-9)
+CLOSE = Measure(kind='largest', single=2e-5, mixed=5e-5, double=1e-9)
 ROWS = Measure(kind='rows', single=1e-4, double=1e-8, floor=1e-6)
 EACH = Measure(kind='each', single=2e-5, double=1e-9, floor=1e-6)
+VALUES = Measure(kind='absolute', single=2e-6, double=1e-9)
+# Changes next to values of 1, which float32 rounds to 6e-8.
+CHANGE = Measure(kind='each', single=5e-4, mixed=2e-2, double=1e-8, floor=1e-4)
+SMALL_CHANGE = Measure(kind='absolute', single=1e-4, double=1e-9)
 SUMS = Measure(kind='each', single=1e-9, double=1e-9)
-PIXELS = Measure(kind='pixels', single=1e-3, limit=4 * golden.EPS / 0.224)
+PIXELS = Measure(kind='pixels', single=1e-3, limit=2.1 * golden.EPS / 0.224)
+# Ten steps amplify rounding through the gradient's sign: the reference's own
+# float32 and float64 runs differ by 2 % of pixels and by 2e-3 in logits.
+MANY_STEPS = Measure(kind='largest', single=5e-3, double=1e-9)
+MANY_STEPS_PIXELS = Measure(kind='pixels', single=6e-2, limit=PIXELS.limit)
 
+# Normalising two examples gives plus and minus one whatever they are: what
+# gradient is left is rounding for the most part, in the reference as well.
+TWO_IMAGES = Measure(
+  kind='rows', single=5e-2, mixed=1e-1, double=1e-7, floor=1e-6
+)
+TWO_IMAGES_LOGITS = Measure(kind='largest', single=1e-3, double=1e-9)
+
+# By 'file:key'; the first that fits.
 MEASURES = {
-  r'.*_(keys|shapes|first4)|labels_b\d+|mask_\w+|seed|use_cutmix': EXACT,
-  r'box_.*|pixel_seg\d|\w+_num_epochs|updates|attack_epochs|noise': EXACT,
-  r'target_seg\d_sum': CLOSE,
-  r'.*_sum': SUMS,
-  r'.*x_adv.*': PIXELS,
-  r'\w*grad_norm|grad0_norm': EACH,
-  r'w\d_grad_first16|momentum_first16|bn_after_first16': ROWS,
-  r'(state|ema\w+)_first16': Measure(kind='absolute', single=2e-6, double=1e-9),
-  r'(state|ema9)_delta_norm': Measure(
-    kind='each', single=5e-4, double=1e-8, floor=1e-4
-  ),
-  r'ema9998_delta_norm': Measure(kind='absolute', single=1e-4, double=1e-9),
-  r'weight_decay_of_key|lr_used|\w+_lr|attack_step': EACH,
-  r'.*': CLOSE,
+  r'(_keys|_shapes|_first4|/noise|/seed|/use_cutmix)$': EXACT,
+  r':(labels_b|mask_|updates|attack_epochs|\w+_num_epochs)': EXACT,
+  r'/(box_\w*|pixel_seg\d)$': EXACT,
+  r'/target_seg\d_sum$': CLOSE,
+  r'_sum$': SUMS,
+  r'/pgd10_x_adv': MANY_STEPS_PIXELS,
+  r'/pgd10_': MANY_STEPS,
+  r'x_adv': PIXELS,
+  r'twostage.*/b2_.*/w\d_grad_': TWO_IMAGES,
+  r'twostage.*/b2_.*/(train_logits|w\d_loss_(cls|total))$': TWO_IMAGES_LOGITS,
+  r'(w\d_grad_norm|grad0_norm)$': EACH,
+  r'(w\d_grad|momentum|bn_after)_first16$': ROWS,
+  r'(state|ema\w+)_first16$': VALUES,
+  r'(state|ema9)_delta_norm$': CHANGE,
+  r'ema9998_delta_norm$': SMALL_CHANGE,
+  r'(weight_decay_of_key|lr_used|_lr|attack_step)$': EACH,
+  r'': CLOSE,
 }
 
 

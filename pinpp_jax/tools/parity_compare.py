@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 
+NOISE = 1e-6
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measure:
@@ -14,10 +16,14 @@ class Measure:
   Attributes:
     kind: 'largest': largest difference over the largest recorded magnitude;
       'rows': the same for every row, the worst counts; 'each': every entry
-      relative to itself; 'absolute'; 'exact': number of entries that differ;
+      relative to itself; in both, what is below a millionth of the largest is
+      rounding around 0 and taken relative to the largest; 'absolute'; 'exact':
+      number of entries that differ;
       'pixels': share of entries that are off by more than 1e-4, for what sign
       steps amplify (but none may be off by more than `limit`).
-    single: Tolerance where either side is float32.
+    single: Tolerance where both sides are float32.
+    mixed: Tolerance where one side is float32 and the other float64; None for
+      the same.
     double: Tolerance where both are float64.
     floor: 'each' and 'rows' divide by no less than this.
     limit: See 'pixels'.
@@ -25,6 +31,7 @@ class Measure:
 
   kind: str
   single: float = 0
+  mixed: float | None = None
   double: float = 0
   floor: float = 1e-30
   limit: float = np.inf
@@ -79,12 +86,12 @@ def error(measure: Measure, mine: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.mean(off > 1e-4))
   if measure.kind == 'absolute':
     return float(off.max())
-  if measure.kind == 'each':
-    return float((off / np.maximum(size, measure.floor)).max())
-  if measure.kind == 'rows':
-    axes = tuple(range(1, off.ndim))
-    off, size = off.max(axes), size.max(axes)
-    return float((off / np.maximum(size, measure.floor)).max())
+  if measure.kind in ('each', 'rows'):
+    if measure.kind == 'rows':
+      axes = tuple(range(1, off.ndim))
+      off, size = off.max(axes), size.max(axes)
+    scale = np.where(size < NOISE * size.max(), size.max(), size)
+    return float((off / np.maximum(scale, measure.floor)).max())
   return float(off.max() / max(size.max(), measure.floor))
 
 
@@ -102,21 +109,17 @@ def judge(
     file: Name of the file, for the lines.
     stored: What was recorded.
     mine: What we make of it, under the same keys.
-    measures: From a regular expression of a key's end to its measure.
+    measures: From a regular expression for 'file:key' to its measure; the first
+      that is found in it counts.
     double: Whether ours were computed in float64.
   """
   lines = []
   for key, value in stored.items():
     name = f'{file}:{key}'
-    leaf = key.rsplit('/', 1)[-1]
-    found = [
-      m for pattern, m in measures.items() if re.fullmatch(pattern, leaf)
-    ]
+    found = [m for end, m in measures.items() if re.search(end, name)]
     if key not in mine or not found:
       lines.append(failure(name, 'key not understood'))
       continue
-    exact = double and np.asarray(value).dtype != np.float32
-    exact = exact and not key.startswith('f32/')
     ours, theirs = np.asarray(mine[key]), np.asarray(value)
     note = ''
     if ours.shape != theirs.shape:
@@ -125,8 +128,18 @@ def judge(
       Line(
         name=name,
         error=error(found[0], ours, theirs),
-        tolerance=found[0].double if exact else found[0].single,
+        tolerance=tolerance(found[0], key, double),
         note=note,
       )
     )
   return lines
+
+
+def tolerance(measure: Measure, key: str, double: bool) -> float:
+  """Returns the tolerance for a key, whose prefix tells the precision."""
+  if double and not key.startswith('f32/'):
+    return measure.double
+  both_single = not double and not key.startswith('f64/')
+  if measure.mixed is None or both_single:
+    return measure.single
+  return measure.mixed

@@ -91,11 +91,10 @@ def _group(rule: golden.Rule, prefix: str, group: Arrays) -> Arrays:
     'use_cutmix': chosen.box is not None,
     'box_yl_yh_xl_xh': chosen.box or _no_box(group.get('box_yl_yh_xl_xh')),
   }
-  own = parts.children(batch['parts'], size // 8)
   for leaf, value in group.items():
     level = re.fullmatch(r'(?:target_)?seg(\d)(?:_.*)?', leaf)
     if level:
-      target = _target(batch, own.shape[1] >> int(level[1]))
+      target = _target(batch, (size // 8) >> int(level[1]))
       names[leaf] = target[:, :, ::2, ::2]
     elif leaf in ('target_cls', 'target', 'cls', 'label'):
       names[leaf] = batch['label']

@@ -53,7 +53,9 @@ class Runner:
     rule, dtype = self.rule, self.dtype
     mask = rule.mask(size, pixels, golden.PARTS + 1)
     label = rule.labels(size, golden.CLASSES).astype(np.int32)
-    soft = augment.soft_labels(jnp.asarray(label), golden.CLASSES, SMOOTHING)
+    soft = augment.soft_labels(
+      jnp.asarray(label), golden.CLASSES, SMOOTHING, dtype
+    )
     return {
       'image': self.as_input(rule.image01(size, pixels)),
       'label': np.asarray(soft, dtype),
@@ -141,6 +143,24 @@ class Runner:
     return {name: named[name] for name in self.entries}
 
 
+def statistics(runner: Runner, batch: dict[str, Any]) -> Arrays:
+  """Returns the running statistics after a step, of layers not built too.
+
+  The reference computes all of its bypass whatever the variant.
+  """
+  whole = runner
+  if torch_import.unused(runner.model):
+    model = runner.model.clone(level=3, top_down=True)
+    whole = Runner(model, runner.rule, double=runner.dtype == np.float64)
+  call = jax.jit(
+    lambda variables, image: whole.model.apply(
+      variables, image, train=True, parts=True, mutable=['batch_stats']
+    )[1]
+  )
+  new = call(whole.variables, batch['image'])
+  return whole.tensors(whole.variables | new)
+
+
 class _Recorder:
   """A model that keeps what it put out, for a look behind an objective."""
 
@@ -219,6 +239,8 @@ def training(
     }
     if source is None:
       result['train_logits'] = outputs['logits']
+      if not set(stat_keys) <= set(rows):
+        rows = rows | statistics(runner, batch)
       result['bn_after_first16'] = first(rows, stat_keys)
       for i, z in enumerate(outputs['parts']):
         z = channels_first(z)

@@ -115,9 +115,7 @@ class TestContents:
       assert (label == 2) == (not parts.any())
 
   def test_evaluation_equals_the_views_of_the_images(self, data_dir):
-    source = data.source(
-      dict(name='pinpp', data_dir=str(data_dir), split='validation')
-    )
+    source = data.Recorded(data_dir=str(data_dir), split='validation')
     for batch in evaluation(source, grid_offset=0, resize=1.5):
       for i in range(int(batch['mask'].sum())):
         row = source[batch['index'][i]]
@@ -313,9 +311,7 @@ class TestWorkers:
     assert_equal(take(batches, 3), take(training(Fake()), 3))
 
   def test_two_workers_make_the_same_batches(self, data_dir):
-    source = data.source(
-      dict(name='pinpp', data_dir=str(data_dir), split='train')
-    )
+    source = data.Recorded(data_dir=str(data_dir), split='train')
     expected = take(training(source), 7)
     batches = iter(training(source, workers=2, threads=1))
     batches.set_state({'next_batch': 2})

@@ -37,9 +37,7 @@ def imagenet(tmp_path):
 
 
 def pinpp(data_dir, split='train', **fields):
-  return data.source(
-    dict(name='pinpp', data_dir=str(data_dir), split=split, **fields)
-  )
+  return data.Recorded(data_dir=str(data_dir), split=split, **fields)
 
 
 class TestRecorded:
@@ -75,16 +73,6 @@ class TestRecorded:
     with pytest.raises(IndexError):
       source[-1]
 
-  def test_leaves_out_unsure_pseudo_masks(self, data_dir):
-    source = pinpp(data_dir, min_confidence=0.65)
-    pseudo = {1: None, 4: None, 7: 'pseudo', 10: 'pseudo'}
-    rows = {row['file_name']: row for row in source}
-    for i, kept in pseudo.items():
-      row = rows[built.file_name('train', i)]
-      assert (row['part_mask'] is not None) == bool(kept)
-      assert row['source'] == (kept or 'none')
-    assert rows[built.file_name('train', 0)]['source'] == 'human'
-
   def test_survives_pickling(self, data_dir):
     source = pickle.loads(pickle.dumps(pinpp(data_dir)))
     assert source[3]['image'][:2] == b'\xff\xd8'
@@ -98,7 +86,7 @@ class TestRecorded:
 
   def test_looks_where_tfds_looks(self, data_dir, monkeypatch):
     monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
-    source = data.source({'name': 'pinpp', 'split': 'test'})
+    source = data.Recorded(split='test')
     assert len(source) == 4
 
   def test_never_imports_tensorflow(self, data_dir, tmp_path):
@@ -107,7 +95,7 @@ class TestRecorded:
       'import sys; sys.path.insert(0, sys.argv[1])\n'
       'from pinpp_jax import data\n'
       'fields = dict(data_dir=sys.argv[2], split="test")\n'
-      's = data.source(dict(name="pinpp", **fields))\n'
+      's = data.Recorded(**fields)\n'
       'assert len([s[i] for i in range(len(s))]) == 4\n'
       'assert "tensorflow" not in sys.modules\n'
     )
@@ -126,20 +114,13 @@ class TestMistakes:
     assert f'--data_dir={tmp_path}' in message
 
   def test_the_mini_needs_no_manual_folder(self, tmp_path):
-    section = dict(name='pinpp_mini', data_dir=str(tmp_path), split='train')
     with pytest.raises(UserError, match='tools.build pinpp_mini --data_dir'):
-      data.source(section)
+      pinpp(tmp_path, dataset='pinpp_mini')
 
   @pytest.mark.parametrize('split', ['training', 'train[:', '', 'train[1:x]'])
   def test_an_unknown_split(self, data_dir, split):
     with pytest.raises(UserError, match=r"\['test', 'train', 'validation'\]"):
       pinpp(data_dir, split)
-
-  def test_unknown_names_and_fields(self, data_dir):
-    with pytest.raises(UserError, match='pinpq.*pinpp_mini'):
-      data.source({'name': 'pinpq'})
-    with pytest.raises(UserError, match=r"\['spilt'\].*split"):
-      pinpp(data_dir, spilt='train')
 
   def test_an_unfinished_build(self, copy):
     (copy / 'pinpp' / '1.0.0' / 'labels.json').unlink()
@@ -152,10 +133,9 @@ class TestMistakes:
       dataclasses.replace(p, name=p.name + 'x') for p in table.parts
     )
     other = dataclasses.replace(table, parts=parts)
-    section = dict(name='pinpp', data_dir=str(data_dir), split='train')
-    assert data.source(section, table).labels == table
+    assert pinpp(data_dir, labels=table).labels == table
     with pytest.raises(UserError, match='3 classes, 5 parts'):
-      data.source(section, other)
+      pinpp(data_dir, labels=other)
 
   def test_another_split(self, data_dir):
     right = splits.hash_of(splits.load(data_dir / 'pinpp' / '1.0.0'))
@@ -174,11 +154,8 @@ class TestMistakes:
 
 
 class TestImageNet:
-  def section(self, path, **fields):
-    return dict(name='imagenet', path=str(path), **fields)
-
   def test_holds_the_classes_of_the_table(self, imagenet):
-    source = data.source(self.section(imagenet), built.labels())
+    source = data.ImageNet(path=str(imagenet), labels=built.labels())
     assert len(source) == sum(built.SIZES.values()) + 6
     for i in range(len(source)):
       row = source[i]
@@ -194,26 +171,24 @@ class TestImageNet:
   def test_no_annotated_image_comes_back(self, imagenet, copy, listed):
     if not listed:  # Then the names are read from the records.
       (copy / 'pinpp' / '1.0.0' / splits.FILE).unlink()
-    source = data.source(
-      self.section(imagenet, exclude=('pinpp',), data_dir=str(copy)),
-      built.labels(),
+    source = data.ImageNet(
+      path=str(imagenet),
+      exclude=('pinpp',),
+      data_dir=str(copy),
+      labels=built.labels(),
     )
     assert [source.file_name(i) for i in range(len(source))] == [
       f'{w}/{w}_{i}.JPEG' for w in built.WNIDS for i in (900, 901)
     ]
 
   def test_survives_pickling(self, imagenet):
-    source = data.source(self.section(imagenet), built.labels())
+    source = data.ImageNet(path=str(imagenet), labels=built.labels())
     assert pickle.loads(pickle.dumps(source))[5] == source[5]
-
-  def test_needs_a_numbering(self, imagenet):
-    with pytest.raises(UserError, match='label table'):
-      data.source(self.section(imagenet))
 
   def test_a_class_without_images(self, imagenet):
     shutil.rmtree(imagenet / 'train' / built.WNIDS[1])
     with pytest.raises(UserError, match=f'1 of 3 classes: {built.WNIDS[1]}'):
-      data.source(self.section(imagenet), built.labels())
+      data.ImageNet(path=str(imagenet), labels=built.labels())
 
 
 class TestConcatenated:
@@ -238,15 +213,11 @@ class TestConcatenated:
     with pytest.raises(UserError, match='below 1'):
       data.Concatenated([one], repeats=[0])
 
-  def test_mixture_numbers_by_the_built_data_set(self, data_dir, imagenet):
-    common = {'data_dir': str(data_dir)}
-    sections = {
-      'all': dict(
-        name='imagenet', path=str(imagenet), exclude=('pinpp',), **common
-      ),
-      'human': dict(name='pinpp', split='train', repeat=3, **common),
-    }
-    mixed = data.mixture(sections)
-    assert len(mixed) == 3 * 12 + 6
-    assert mixed[0]['wnid'] and mixed[36]['source'] == 'none'
-    assert mixed.labels == built.labels()
+
+class TestChosen:
+  def test_holds_what_was_chosen(self, data_dir):
+    whole = pinpp(data_dir, 'test')
+    some = data.Chosen(whole, [3, 0])
+    assert list(some) == [whole[3], whole[0]]
+    assert some.file_name(1) == whole.file_name(0)
+    assert some.labels == whole.labels
