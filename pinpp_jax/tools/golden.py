@@ -15,6 +15,8 @@ import numpy as np
 CLASSES = 10
 PARTS = 40  # background not counted
 EPS = 4 / 255
+MEAN = np.array([0.485, 0.456, 0.406])
+STD = np.array([0.229, 0.224, 0.225])
 RULE_FILE = 'fill.py'
 
 

@@ -6,8 +6,6 @@ import re
 
 import numpy as np
 
-NOISE = 1e-6
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measure:
@@ -16,8 +14,7 @@ class Measure:
   Attributes:
     kind: 'largest': largest difference over the largest recorded magnitude;
       'rows': the same for every row, the worst counts; 'each': every entry
-      relative to itself; in both, what is below a millionth of the largest is
-      rounding around 0 and taken relative to the largest; 'absolute'; 'exact':
+      relative to itself; 'absolute'; 'exact':
       number of entries that differ;
       'pixels': share of entries that are off by more than 1e-4, for what sign
       steps amplify (but none may be off by more than `limit`).
@@ -26,6 +23,8 @@ class Measure:
       the same.
     double: Tolerance where both are float64.
     floor: 'each' and 'rows' divide by no less than this.
+    noise: In 'each' and 'rows', what is below this share of the largest is
+      rounding around 0, and is taken relative to the largest.
     limit: See 'pixels'.
   """
 
@@ -34,6 +33,7 @@ class Measure:
   mixed: float | None = None
   double: float = 0
   floor: float = 1e-30
+  noise: float = 1e-6
   limit: float = np.inf
 
 
@@ -90,7 +90,7 @@ def error(measure: Measure, mine: np.ndarray, theirs: np.ndarray) -> float:
     if measure.kind == 'rows':
       axes = tuple(range(1, off.ndim))
       off, size = off.max(axes), size.max(axes)
-    scale = np.where(size < NOISE * size.max(), size.max(), size)
+    scale = np.where(size < measure.noise * size.max(), size.max(), size)
     return float((off / np.maximum(scale, measure.floor)).max())
   return float(off.max() / max(size.max(), measure.floor))
 

@@ -84,6 +84,7 @@ def _group(rule: golden.Rule, prefix: str, group: Arrays) -> Arrays:
   # Which recipe it was is not recorded: the nearest.
   chosen = min(draws, key=lambda d: abs(d.lam - stored_lam))
   batch = _mixed(rule, batch_size, size, chosen)
+  mean, std = (x[:, None, None] for x in (golden.MEAN, golden.STD))
   image = np.asarray(batch['image']).transpose(0, 3, 1, 2)
   names = {
     'seed': group['seed'],
@@ -99,8 +100,7 @@ def _group(rule: golden.Rule, prefix: str, group: Arrays) -> Arrays:
     elif leaf in ('target_cls', 'target', 'cls', 'label'):
       names[leaf] = batch['label']
     elif re.fullmatch(r'(image|x|input|mixed)\w*', leaf):
-      normal = (image - rule_mean()) / rule_std()
-      pixels = normal if value.min() < -0.1 else image
+      pixels = (image - mean) / std if value.min() < -0.1 else image
       names[leaf] = pixels.reshape(-1)[::STRIDE].astype(np.float32)
   return {k: np.asarray(v) for k, v in names.items() if k in group}
 
@@ -153,13 +153,3 @@ def _no_box(stored: np.ndarray | None) -> np.ndarray:
   if stored is not None and (stored == -1).all():
     return empty - 1
   return empty
-
-
-def rule_mean() -> np.ndarray:
-  """Returns ImageNet's mean for (B, 3, H, W)."""
-  return np.asarray(augment.MEAN, np.float32).reshape(1, 3, 1, 1)
-
-
-def rule_std() -> np.ndarray:
-  """Returns ImageNet's standard deviation for (B, 3, H, W)."""
-  return np.asarray(augment.STD, np.float32).reshape(1, 3, 1, 1)

@@ -10,8 +10,7 @@ import numpy as np
 from pinpp_jax import augment
 from pinpp_jax.attacks import losses as attack_losses
 from pinpp_jax.attacks.pgd import PGD
-from pinpp_jax.models import torch_export, torch_import, torch_names
-from pinpp_jax.models.resnet import MEAN, STD
+from pinpp_jax.models import resnet, torch_export, torch_import, torch_names
 from pinpp_jax.objectives import losses, parts
 from pinpp_jax.tools import golden
 
@@ -41,6 +40,7 @@ class Runner:
       lambda x: jnp.asarray(x, self.dtype),
       torch_import.variables(self.model, tensors),
     )
+    self._mean = golden.MEAN.astype(self.dtype)
     self.objective = parts.Parts(
       smoothing=SMOOTHING,
       ignore_blank=False,
@@ -65,24 +65,37 @@ class Runner:
     }
 
   def as_input(self, image: np.ndarray) -> np.ndarray:
-    """Returns (B, H, W, 3) that our normalisation maps to the reference's.
+    """Returns (B, H, W, 3) whose normalised form is the reference's.
 
     It rounds normalised images to float32, even for a float64 run.
     """
-    image = image.transpose(0, 2, 3, 1)
-    normal = ((image - MEAN) / STD).astype(np.float32).astype(self.dtype)
-    return normal * STD.astype(self.dtype) + MEAN.astype(self.dtype)
+    mean, std = (x.astype(np.float32) for x in (golden.MEAN, golden.STD))
+    normal = (image.transpose(0, 2, 3, 1) - mean) / std
+    normal = normal.astype(np.float32).astype(self.dtype)
+    return normal * golden.STD.astype(self.dtype) + self._mean
 
-  def normalised(self, image: jax.Array) -> np.ndarray:
+  def normalised(self, image: Any) -> np.ndarray:
     """Returns (B, 3, H, W) as the reference's networks see it."""
-    normal = np.asarray(image) - MEAN.astype(self.dtype)
-    return (normal / STD.astype(self.dtype)).transpose(0, 3, 1, 2)
+    normal = (np.asarray(image) - self._mean) / golden.STD.astype(self.dtype)
+    return normal.transpose(0, 3, 1, 2)
+
+  def apply(self, variables: Any, image: Any, **keywords: Any) -> Any:
+    """Returns what the model does, with constants of the run's precision.
+
+    Ours holds the mean and the standard deviation in float32; in its float64
+    run the reference has them in float64. In float32 nothing happens.
+    """
+    if self.dtype == np.float64:
+      normal = (image - self._mean) / golden.STD
+      std, mean = (x.astype(self.dtype) for x in (resnet.STD, resnet.MEAN))
+      image = normal * std + mean
+    return self.model.apply(variables, image, **keywords)
 
   @functools.cached_property
   def evaluate(self):
     """(variables, image) to outputs, with running statistics."""
     return jax.jit(
-      lambda variables, image: self.model.apply(
+      lambda variables, image: self.apply(
         variables, image, train=False, parts=True
       )
     )
@@ -92,7 +105,7 @@ class Runner:
     """(variables, batch) to gradients, (statistics, metrics) and outputs."""
 
     def loss(params, variables, batch):
-      recorder: Any = _Recorder(self.model)
+      recorder: Any = _Recorder(self)
       value, aux = self.objective(
         recorder, variables | {'params': params}, batch, jax.random.key(0)
       )
@@ -132,7 +145,7 @@ class Runner:
     """Returns the function that attacks see."""
 
     def call(x):
-      outputs: Any = self.model.apply(variables, x, train=False)
+      outputs = self.apply(variables, x, train=False)
       return outputs['logits']
 
     return call
@@ -153,7 +166,7 @@ def statistics(runner: Runner, batch: dict[str, Any]) -> Arrays:
     model = runner.model.clone(level=3, top_down=True)
     whole = Runner(model, runner.rule, double=runner.dtype == np.float64)
   call = jax.jit(
-    lambda variables, image: whole.model.apply(
+    lambda variables, image: whole.apply(
       variables, image, train=True, parts=True, mutable=['batch_stats']
     )[1]
   )
@@ -164,13 +177,13 @@ def statistics(runner: Runner, batch: dict[str, Any]) -> Arrays:
 class _Recorder:
   """A model that keeps what it put out, for a look behind an objective."""
 
-  def __init__(self, model: Any):
-    self._model = model
+  def __init__(self, runner: Runner):
+    self._runner = runner
     self.outputs: Any = None
 
   def apply(self, *args: Any, **keywords: Any) -> Any:
     """Returns what the model does."""
-    result = self._model.apply(*args, **keywords)
+    result = self._runner.apply(*args, **keywords)
     self.outputs = result[0]
     return result
 
