@@ -98,7 +98,7 @@ def claim(
   resolved = json.loads(config.to_json_best_effort())
   if (workdir / 'config.json').exists():
     before = json.loads((workdir / 'config.json').read_text())
-    changed = _differences(before, resolved)
+    changed = differences(before, resolved)
     if changed:
       raise UserError(
         f'{workdir} belongs to a run of another recipe; these fields differ:'
@@ -165,7 +165,7 @@ def _commit() -> str:
     return 'unknown'
 
 
-def _differences(before: Any, after: Any, path: str = '') -> list[str]:
+def differences(before: Any, after: Any, path: str = '') -> list[str]:
   """Lists the fields of two resolved configs that differ and may not."""
   if path in _FREE:
     return []
@@ -174,5 +174,5 @@ def _differences(before: Any, after: Any, path: str = '') -> list[str]:
   found = []
   for name in sorted({*before, *after}):
     inner = f'{path}.{name}' if path else name
-    found += _differences(before.get(name), after.get(name), inner)
+    found += differences(before.get(name), after.get(name), inner)
   return found

@@ -63,9 +63,13 @@ def random_start(
   if norm == 'linf':
     draw = lambda key: jax.random.uniform(key, shape, dtype, -1, 1)
     return jnp.clip(image + eps * jax.vmap(draw)(keys), 0, 1)
-  ball = lambda key: jax.random.ball(key, image[0].size, dtype=dtype)
-  delta = jax.vmap(ball)(keys).reshape(image.shape)
-  return jnp.clip(image + eps * delta, 0, 1)
+  # A random direction, and a radius by the ball's volume.
+  split = jax.vmap(lambda key: jax.random.split(key))(keys)
+  normal = lambda key: jax.random.normal(key, shape, dtype)
+  direction = steepest(norm, jax.vmap(normal)(split[:, 0]))
+  uniform = lambda key: jax.random.uniform(key, (1, 1, 1), dtype)
+  radius = jax.vmap(uniform)(split[:, 1]) ** (1 / image[0].size)
+  return jnp.clip(image + eps * radius * direction, 0, 1)
 
 
 def _length(x: jax.Array) -> jax.Array:

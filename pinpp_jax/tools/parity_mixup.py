@@ -52,8 +52,8 @@ def draw(seed: int, size: int, *, cut: bool, drawn: bool) -> Draw:
   return Draw(lam=1 - area / size**2, box=(top, bottom, left, right))
 
 
-def mixing(rule: golden.Rule, stored: Arrays) -> tuple[Arrays, list[str]]:
-  """Returns what we make of every draw of a file, and what is not a draw.
+def mixing(rule: golden.Rule, stored: Arrays) -> Arrays:
+  """Returns what we make of every draw of a file.
 
   Draws are groups of keys with a common prefix and a `seed`.
   """
@@ -66,7 +66,7 @@ def mixing(rule: golden.Rule, stored: Arrays) -> tuple[Arrays, list[str]]:
       if k.startswith(prefix)
     }
     result |= {prefix + k: v for k, v in _group(rule, prefix, group).items()}
-  return result, [k for k in stored if k not in result]
+  return result
 
 
 def _group(rule: golden.Rule, prefix: str, group: Arrays) -> Arrays:

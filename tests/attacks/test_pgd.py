@@ -28,7 +28,8 @@ def label():
 
 @pytest.fixture
 def keys():
-  return jax.random.split(jax.random.key(0), B)
+  # Compiles fast; but only threefry's numbers do not depend on neighbours.
+  return jax.random.split(jax.random.key(0, impl='rbg'), B)
 
 
 @pytest.fixture
@@ -98,9 +99,11 @@ def test_best_options_pick_among_the_iterates(image, label, keys, predict):
     np.testing.assert_allclose(x, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize('best', ['last', 'example'])
-@pytest.mark.parametrize('norm', norms.NORMS)
-def test_neighbours_do_not_matter(norm, best, image, label, keys, predict):
+@pytest.mark.parametrize(
+  ('norm', 'best'), [('linf', 'last'), ('l2', 'example')]
+)
+def test_neighbours_do_not_matter(norm, best, image, label, predict):
+  keys = jax.random.split(jax.random.key(0), B)
   attack = PGD(eps=0.2, step_size=0.1, steps=2, norm=norm, best=best)
   call = jax.jit(lambda keys, *a: attack(keys, predict, *a))
   together = call(keys, image, label)
@@ -125,7 +128,7 @@ def test_linear_model_is_solved_in_closed_form(keys):
   x = attack(keys, predict, image, label)
   np.testing.assert_allclose(x, image - 0.1 * jnp.sign(w)[None], atol=1e-6)
   attack = PGD(eps=0.5, step_size=0.25, steps=40, norm='l2')
-  x = attack(keys, predict, image, label)
+  x = jax.jit(lambda keys: attack(keys, predict, image, label))(keys)
   unit = w / jnp.linalg.norm(w)
   np.testing.assert_allclose(x, image - 0.5 * unit[None], atol=1e-3)
 

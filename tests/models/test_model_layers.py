@@ -232,3 +232,35 @@ def test_initialisation_is_torchs(key):
 def test_unknown_activation_is_named():
   with pytest.raises(UserError, match='swish'):
     layers.activation('swish')
+
+
+@pytest.mark.parametrize('size', [8, 9])
+@pytest.mark.parametrize('levels', [0, 3])
+def test_the_rewritten_pool_has_the_same_gradient(size, levels):
+  x = np.random.default_rng(0).standard_normal((2, size, size, 5))
+  # Rounded numbers make many equal maxima.
+  x = jnp.asarray(np.round(x) if levels else x, jnp.float32)
+
+  def weighted(x, rewrite):
+    y = layers.max_pool(x, rewrite=rewrite)
+    return jnp.sum(y * jnp.sin(jnp.arange(y.size)).reshape(y.shape))
+
+  for function in (weighted, jax.grad(weighted)):
+    np.testing.assert_allclose(
+      function(x, True), function(x, False), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize('size', [16, 18])
+def test_the_rewritten_stem_has_the_same_gradients(size):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.standard_normal((2, size, size, 3)), jnp.float32)
+  kernel = jnp.asarray(rng.standard_normal((7, 7, 3, 4)), jnp.float32)
+
+  def squares(x, kernel, rewrite):
+    y = layers.convolve(x, kernel, stride=2, padding=3, rewrite=rewrite)
+    return jnp.sum(y**2)
+
+  for function in (squares, jax.grad(squares), jax.grad(squares, argnums=1)):
+    a, b = (function(x, kernel, rewrite) for rewrite in (True, False))
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)

@@ -1,0 +1,31 @@
+"""The benchmarks run in their quick form and print what they promise."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+  ('name', 'line'),
+  [
+    ('parts_loss', 'x as fast and needs'),
+    ('train_step', 'adversarial / clean:'),
+  ],
+)
+def test_quick_form(name, line):
+  done = subprocess.run(
+    [sys.executable, '-m', f'benchmarks.{name}', '--quick'],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=600,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert line in done.stdout

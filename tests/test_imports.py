@@ -1,0 +1,19 @@
+"""Every module can be imported, by itself, on every supported set."""
+
+import importlib
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MODULES = [
+  '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+  for folder in ('pinpp_jax', 'configs', 'benchmarks')
+  for path in sorted((ROOT / folder).rglob('*.py'))
+  if path.stem != '__init__'
+]
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_import(name):
+  importlib.import_module(name)

@@ -1,0 +1,168 @@
+"""The command line: mistakes end in one line that says the way out."""
+
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+
+from orbax.checkpoint import v1 as ocp
+import pytest
+
+from pinpp_jax import checkpoint, faults, rundir, train
+from pinpp_jax.data import labels
+from pinpp_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def command(*arguments):
+  """Returns (exit status, output) of the entry point."""
+  done = subprocess.run(
+    [sys.executable, '-m', 'pinpp_jax.main', *arguments],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ([], 'Which recipe? Give --config='),
+    (['--config=configs/nope.py'], "No such file or directory: 'configs/nope"),
+    (['--config=configs/mpm.py:hundred'], "variant 'hundred': words are one"),
+    (
+      ['--config=configs/mpm.py:smoke', '--config.objective.wieght=2'],
+      'Did you mean "weight" instead of "wieght"',
+    ),
+    (['--config=configs/mpm.py:smoke', '--workdri=x'], "flag 'workdri'"),
+    (
+      ['--config=configs/mpm.py:smoke', '--config.run=fly', '--workdir=/x'],
+      "run='fly' is not one of",
+    ),
+  ],
+)
+def test_a_mistake_on_the_command_line(arguments, message):
+  status, output = command(*arguments)
+  assert status == 2
+  assert message in output
+  assert 'Traceback' not in output
+  assert len(output.strip().splitlines()) == 1
+
+
+def smoke(name='mpm', **data):
+  config = importlib.import_module(f'configs.{name}').get_config('smoke')
+  config.data.update(data)
+  return config
+
+
+def test_a_missing_data_set_names_place_and_command(tmp_path):
+  config = smoke(name='mpm')
+  config.data.update(name='pinpp', data_dir=str(tmp_path / 'nowhere'))
+  with pytest.raises(UserError) as error:
+    train.run(config, tmp_path / 'run')
+  assert str(tmp_path / 'nowhere' / 'pinpp') in str(error.value)
+  assert 'python -m pinpp_jax.tools.build pinpp' in str(error.value)
+  assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+@pytest.mark.parametrize('size', [12, 0])
+def test_a_batch_that_does_not_split_over_the_devices(
+  size, mini_data, tmp_path
+):
+  with pytest.raises(UserError, match=f'batch_size={size} does not split over'):
+    train.run(smoke(data_dir=str(mini_data), batch_size=size), tmp_path)
+
+
+def test_a_batch_larger_than_the_data_set(mini_data, tmp_path):
+  config = smoke(data_dir=str(mini_data), batch_size=4096)
+  with pytest.raises(UserError, match='more than the 384 training images'):
+    train.run(config, tmp_path)
+
+
+def test_a_split_of_another_hash(mini_data, tmp_path):
+  config = smoke(data_dir=str(mini_data), split_hash='0' * 64)
+  with pytest.raises(UserError, match='another list of images'):
+    train.run(config, tmp_path)
+
+
+def test_an_unknown_field_of_a_section(mini_data, tmp_path):
+  config = smoke(data_dir=str(mini_data))
+  with config.unlocked():
+    config.model.widht = 8
+  with pytest.raises(UserError, match=r"mpm has no field \['widht'\]"):
+    train.run(config, tmp_path)
+
+
+def test_nothing_to_start_from(mini_data, tmp_path):
+  config = smoke(data_dir=str(mini_data))
+  config.init.path = str(tmp_path / 'mpm_init-full')
+  with pytest.raises(UserError, match='configs/mpm_init.py makes this one'):
+    train.run(config, tmp_path / 'run')
+
+
+def other_labels():
+  return labels.class_only(('n00000001', 'n00000002'))
+
+
+def test_labels_and_checkpoint_that_disagree(mini_data, tmp_path):
+  workdir, before = tmp_path / 'run', tmp_path / 'before'
+  config = smoke(data_dir=str(mini_data))
+  for folder in (workdir, before):
+    folder.mkdir()
+    other_labels().save(folder / 'labels.json')
+  with pytest.raises(UserError, match='another label table .2 classes'):
+    train.run(config, workdir)
+  assert labels.LabelTable.load(workdir / 'labels.json') == other_labels()
+
+  with ocp.training.Checkpointer(before / 'best') as best:
+    best.save_checkpointables(
+      1, {'variables': {'params': {}, 'batch_stats': {}}}, force=True
+    )
+  config.init.path = str(before)
+  with pytest.raises(UserError, match='another label table .2 classes'):
+    train.run(config, tmp_path / 'next')
+
+
+def test_a_run_that_kept_nothing_has_no_best(tmp_path):
+  with pytest.raises(UserError, match='has no best/'):
+    checkpoint.load_best(tmp_path, None)
+
+
+class FakeSource:
+  def file_name(self, index):
+    return f'n1/n1_{index}.JPEG'
+
+
+class FakeCheckpoints:
+  step = 40
+
+
+def test_a_number_that_is_not_finite_stops_the_run():
+  watch = faults.Watch(FakeSource(), FakeCheckpoints())
+  watch(41, [1, 2], {'loss': 1.0, 'grad_norm': 2.0})
+  watch(42, [3, 4], {'loss': float('nan'), 'grad_norm': 2.0})
+  with pytest.raises(UserError) as error:
+    watch.wait()
+  for part in ('Step 42', 'n1/n1_3.JPEG, n1/n1_4.JPEG', 'step 40'):
+    assert part in str(error.value)
+  watch.wait()  # said once
+
+
+@pytest.mark.parametrize(
+  ('before', 'after', 'named'),
+  [
+    ({'a': {'b': 1}}, {'a': {'b': 2}}, ['a.b was 1, is 2']),
+    ({'a': 1}, {'a': 1, 'c': 3}, ['c was None, is 3']),
+    ({'log_steps': 1}, {'log_steps': 2}, []),
+    ({'data': {'workers': 1}}, {'data': {'workers': 0}}, []),
+  ],
+)
+def test_what_may_differ_when_a_run_is_continued(before, after, named):
+  assert rundir.differences(before, after) == named
