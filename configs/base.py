@@ -94,16 +94,16 @@ def shrink(config: ml_collections.ConfigDict, size: str) -> None:
   if size == 'full':
     return
   config.data.update(
-      name='pinpp_mini', image_size=64, batch_size=64, eval_batch_size=64,
-      workers=0, threads=2, scale=(0.3, 1.0),
+      name='pinpp_mini', image_size=96, batch_size=64, eval_batch_size=64,
+      workers=0, threads=2, scale=(0.45, 1.0),
       imagenet='downloads/manual/pinpp_mini/imagenet',
   )  # fmt: skip
-  config.model.update(depth=10, width=24, dtype='float32')
+  config.model.update(depth=10, width=16, dtype='float32')
   config.optim.update(
-      learning_rate=0.8, epochs=12.0, warmup_epochs=1.0, weight_decay=5e-4,
+      learning_rate=1.6, epochs=16.0, warmup_epochs=0.5, weight_decay=5e-4,
   )  # fmt: skip
   config.update(
-      ema_decay=0.98, eval_epochs=3.0, log_steps=10, checkpoint_steps=50,
+      ema_decay=0.98, eval_epochs=4.0, log_steps=10, checkpoint_steps=50,
       final_splits=('test', 'imagenet_validation'),
   )  # fmt: skip
   if size == 'smoke':
@@ -124,7 +124,7 @@ def robust(config: ml_collections.ConfigDict, size: str) -> None:
   config.attack = dict(
       name='pgd', norm='linf', eps=eps, steps=2, step_size=eps, best='example',
   )  # fmt: skip
-  config.attack_warmup.epochs = 2.0 if size == 'full' else 0.1
+  config.attack_warmup.epochs = {'full': 2.0, 'mini': 5.0, 'smoke': 0.1}[size]
   config.optim.min_learning_rate = 1e-2
   if size == 'full':
     config.optim.epochs = 80.0

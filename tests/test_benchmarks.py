@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
   ('name', 'line'),
   [
     ('parts_loss', 'x as fast and needs'),
+    ('cpu_layers', 'x as fast'),
     ('train_step', 'adversarial / clean:'),
   ],
 )

@@ -100,6 +100,8 @@ class Folder:
       for line in self._judge(path):
         print(line, flush=True)
         lines.append(line)
+      # No file needs what was compiled for another.
+      jax.clear_caches()
     return lines
 
   def _judge(self, path: pathlib.Path) -> list[Line]:

@@ -246,9 +246,7 @@ def test_the_rewritten_pool_has_the_same_gradient(size, levels):
     return jnp.sum(y * jnp.sin(jnp.arange(y.size)).reshape(y.shape))
 
   for function in (weighted, jax.grad(weighted)):
-    np.testing.assert_allclose(
-      function(x, True), function(x, False), rtol=1e-6
-    )
+    np.testing.assert_allclose(function(x, True), function(x, False), rtol=1e-6)
 
 
 @pytest.mark.parametrize('size', [16, 18])
