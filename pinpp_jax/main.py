@@ -62,12 +62,31 @@ def parse_flags(argv: list[str]) -> list[str]:
     remaining = flags.FLAGS(argv)
     if _CONFIG.value is None:
       raise UserError('Which recipe? Give --config=configs/NAME.py:VARIANT.')
+    # A recipe that cannot be loaded says so at the first look into it.
+    _ = _CONFIG.value.run
     return remaining
-  except (flags.Error, UserError, ImportError, OSError, ValueError) as error:
-    # config_flags puts a whole traceback into its message, the reason last.
-    reason = str(error).strip().splitlines()[-1].strip()
-    print(f'pinpp_jax: {reason}', file=sys.stderr)
+  except (
+    flags.Error,
+    AttributeError,
+    ImportError,
+    OSError,
+    UserError,
+    ValueError,
+  ) as error:
+    print(f'pinpp_jax: {_reason(error)}', file=sys.stderr)
     sys.exit(2)
+
+
+def _reason(error: BaseException) -> str:
+  """Returns the line that matters of an error about flags.
+
+  config_flags wraps errors in errors, and puts a whole traceback into a
+  message, the reason last.
+  """
+  while error.args and isinstance(error.args[0], BaseException):
+    error = error.args[0]
+  text = str(error.args[0] if error.args else error)
+  return text.strip().splitlines()[-1].strip()
 
 
 if __name__ == '__main__':

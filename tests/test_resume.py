@@ -98,7 +98,7 @@ def test_a_workdir_of_another_recipe_is_refused(whole, mini_data):
   process = start(whole, mini_data, '--config.optim.learning_rate=0.3')
   output, _ = process.communicate(timeout=300)
   assert process.returncode == 2
-  assert 'optim.learning_rate was 0.2, is 0.3' in output
+  assert 'optim.learning_rate was 1.6, is 0.3' in output
   assert 'Traceback' not in output
   assert (whole / 'metrics.jsonl').read_bytes() == before
 
