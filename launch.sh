@@ -74,7 +74,7 @@ case $command in
     ;;
   test)
     prepare dev
-    exec "$venv/bin/python" -m pytest "$@"
+    exec "$venv/bin/python" -m pytest -n auto "$@"
     ;;
   run)
     prepare ''

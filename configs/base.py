@@ -156,7 +156,7 @@ def with_parts(config: ml_collections.ConfigDict) -> None:
 def as_reference(config: ml_collections.ConfigDict) -> None:
   """Turns on every behaviour of the PyTorch reference that can be wanted."""
   config.data.grid_offset = 0
-  config.model.batch_norm_group = 64
+  config.model.batch_norm_group = min(64, config.data.batch_size)
   if config.objective.name == 'parts':
     config.objective.update(reference_targets=True, denominator='all')
   if config.attack.name == 'pgd':

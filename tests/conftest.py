@@ -5,8 +5,9 @@ import pathlib
 import tempfile
 
 # Two runs of one recipe compile once, in subprocesses too.
-_CACHE = tempfile.TemporaryDirectory(prefix='pinpp_jax_cache_')
-os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  _CACHE = tempfile.TemporaryDirectory(prefix='pinpp_jax_cache_')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 
 import jax
