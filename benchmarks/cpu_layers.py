@@ -8,6 +8,7 @@ Forward pass, gradient to the image and gradient to the weights of an MPM.
 
 import argparse
 import functools
+from typing import Any
 from unittest import mock
 
 import jax
@@ -29,7 +30,8 @@ def calls(options: argparse.Namespace, rewrite: bool):
   image = jnp.asarray(rng.random(shape), jnp.float32)
 
   def forward(variables, image):
-    return model.apply(variables, image, train=False)['logits'].sum()
+    outputs: Any = model.apply(variables, image, train=False)
+    return outputs['logits'].sum()
 
   def train(variables, image):
     outputs, _ = model.apply(
@@ -63,7 +65,7 @@ def calls(options: argparse.Namespace, rewrite: bool):
 
 def main() -> None:
   """Prints one table."""
-  parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
   parser.add_argument('--batch', type=int, default=32)
   parser.add_argument('--size', type=int, default=96)
   parser.add_argument('--depth', type=int, default=10)

@@ -12,6 +12,7 @@ outputs and temporaries.
 
 import argparse
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def sparse_loss(logits: list[jax.Array], batch: dict[str, jax.Array]):
 
 def memory(compiled: jax.stages.Compiled) -> float:
   """Returns the MiB that a call needs, arguments and results included."""
-  plan = compiled.memory_analysis()
+  plan: Any = compiled.memory_analysis()
   size = (
     plan.temp_size_in_bytes
     + plan.argument_size_in_bytes
@@ -61,7 +62,7 @@ def memory(compiled: jax.stages.Compiled) -> float:
 
 def main() -> None:
   """Prints one table."""
-  parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
   parser.add_argument('--batch', type=int, default=8)
   parser.add_argument('--channels', type=int, default=3311)
   parser.add_argument('--dtype', default='float32')

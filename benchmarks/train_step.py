@@ -100,7 +100,7 @@ class Steps:
 
 def main() -> None:
   """Prints one table."""
-  parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
   parser.add_argument('--batch', type=int, default=8)
   parser.add_argument('--size', type=int, default=224)
   parser.add_argument('--depth', type=int, default=50)

@@ -4,6 +4,8 @@ A variant is words joined by '-': one size (`full`, `mini`, `smoke`) and, where
 a recipe has them, options, for example `mpm.py:level1-mini`.
 """
 
+from typing import Any
+
 import ml_collections
 
 SIZES = ('full', 'mini', 'smoke')
@@ -22,9 +24,10 @@ def words(variant: str, options: tuple[str, ...] = ()) -> tuple[str, set[str]]:
   return (sizes[0] if sizes else 'full'), parts - set(SIZES)
 
 
-def recipe(size: str) -> ml_collections.ConfigDict:
+def recipe(size: str) -> Any:
   """Returns the ResNet-50 recipe of the reference, clean and without parts."""
-  config = ml_collections.ConfigDict()
+  # Not as ConfigDict: its annotations say that a section may be a number.
+  config: Any = ml_collections.ConfigDict()
   config.run = 'train'
   config.seed = 0
   config.distributed = False
@@ -89,7 +92,7 @@ def recipe(size: str) -> ml_collections.ConfigDict:
   return config
 
 
-def shrink(config: ml_collections.ConfigDict, size: str) -> None:
+def shrink(config: Any, size: str) -> None:
   """Makes the recipe small enough for two CPU cores, on the embedded data."""
   if size == 'full':
     return
@@ -118,7 +121,7 @@ def shrink(config: ml_collections.ConfigDict, size: str) -> None:
     )  # fmt: skip
 
 
-def robust(config: ml_collections.ConfigDict, size: str) -> None:
+def robust(config: Any, size: str) -> None:
   """Adds PGD-2 training at L-inf 4/255 and PGD-10 validation."""
   eps = 4 / 255
   config.attack = dict(
@@ -132,7 +135,7 @@ def robust(config: ml_collections.ConfigDict, size: str) -> None:
   config.best = 'validation/pgd10_accuracy'
 
 
-def measure_pgd(config: ml_collections.ConfigDict, size: str) -> None:
+def measure_pgd(config: Any, size: str) -> None:
   """Adds the validation attack: ten steps of a quarter of the radius."""
   eps = 4 / 255
   config.evals.pgd10 = dict(
@@ -143,7 +146,7 @@ def measure_pgd(config: ml_collections.ConfigDict, size: str) -> None:
   )  # fmt: skip
 
 
-def with_parts(config: ml_collections.ConfigDict) -> None:
+def with_parts(config: Any) -> None:
   """Turns the classifier into MPM under joint supervision."""
   config.model.update(name='mpm', level=3, top_down=True)
   config.objective = dict(
@@ -153,7 +156,7 @@ def with_parts(config: ml_collections.ConfigDict) -> None:
   config.evals.parts = dict(name='segmentation', targets='parts')
 
 
-def as_reference(config: ml_collections.ConfigDict) -> None:
+def as_reference(config: Any) -> None:
   """Turns on every behaviour of the PyTorch reference that can be wanted."""
   config.data.grid_offset = 0
   config.model.batch_norm_group = min(64, config.data.batch_size)

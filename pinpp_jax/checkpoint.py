@@ -12,7 +12,13 @@ from orbax.checkpoint import v1 as ocp
 
 from pinpp_jax.errors import UserError
 
-_keep = ocp.training.preservation_policies.LatestN
+
+def _open(folder: pathlib.Path, keep: int) -> ocp.training.Checkpointer:
+  """Returns a checkpointer that keeps the last `keep` steps in `folder`."""
+  # Orbax's own annotations refuse its own policies and pathlib's paths.
+  directory: Any = folder
+  policy: Any = ocp.training.preservation_policies.LatestN(keep)
+  return ocp.training.Checkpointer(directory, preservation_policy=policy)
 
 
 class Checkpoints:
@@ -22,9 +28,7 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: pathlib.Path, keep: int = 2):
-    self._checkpointer = ocp.training.Checkpointer(
-      workdir / 'checkpoints', preservation_policy=_keep(keep)
-    )
+    self._checkpointer = _open(workdir / 'checkpoints', keep)
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -72,9 +76,7 @@ class Best:
   """The `best/` of a run: averaged variables of its best evaluation."""
 
   def __init__(self, workdir: pathlib.Path):
-    self._checkpointer = ocp.training.Checkpointer(
-      workdir / 'best', preservation_policy=_keep(1)
-    )
+    self._checkpointer = _open(workdir / 'best', 1)
 
   def __enter__(self) -> 'Best':
     return self
@@ -91,7 +93,7 @@ class Best:
   @property
   def score(self) -> float:
     """Returns the best score so far, minus infinity before the first."""
-    latest = self._checkpointer.latest
+    latest: Any = self._checkpointer.latest
     return latest.metrics['score'] if latest else float('-inf')
 
   def offer(self, step: int, score: float, variables: Any) -> None:
@@ -111,7 +113,7 @@ def load_best(workdir: pathlib.Path, sharding: jax.sharding.Sharding) -> Any:
   folder = workdir / 'best'
   if not folder.is_dir():
     raise UserError(f'{workdir} is not the folder of a run: it has no best/.')
-  with ocp.training.Checkpointer(folder) as checkpointer:
+  with _open(folder, 1) as checkpointer:
     if checkpointer.latest is None:
       raise UserError(f'{folder} is empty: the run was not evaluated yet.')
     saved = checkpointer.checkpointables_metadata(checkpointer.latest.step)

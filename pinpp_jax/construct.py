@@ -6,6 +6,9 @@ from typing import Any
 
 from pinpp_jax.errors import UserError
 
+# A ConfigDict. Its own annotations say that a section may be a number.
+Config = Any
+
 
 def construct(
   table: Mapping[str, Callable[..., Any]],

@@ -9,7 +9,6 @@ from typing import Any
 from absl import logging
 from flax import linen as nn
 import jax
-import ml_collections
 
 from pinpp_jax import (
   checkpoint,
@@ -20,7 +19,7 @@ from pinpp_jax import (
   rundir,
   sharding,
 )
-from pinpp_jax.construct import construct
+from pinpp_jax.construct import Config, construct
 from pinpp_jax.data.sources import Chosen, Source
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import samples
@@ -28,7 +27,7 @@ from pinpp_jax.evals import samples
 Evaluators = dict[str, Callable[[Any, jax.Array], dict[str, float]]]
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def run(config: Config, workdir: pathlib.Path) -> None:
   """Scores a run's best weights again, or other weights in a new folder.
 
   A folder without `best/` takes the weights of `config.init`.
@@ -38,7 +37,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     finish(config, workdir)
 
 
-def finish(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def finish(config: Config, workdir: pathlib.Path) -> None:
   """Scores the final splits with the best weights.
 
   Writes `scores.json`, `samples.npz` and `report.html`.
@@ -83,7 +82,7 @@ def spread(source: Source, number: int) -> Chosen:
 
 
 def evaluators(
-  config: ml_collections.ConfigDict,
+  config: Config,
   split: str,
   model: nn.Module,
   put: Callable[[Any], Any],

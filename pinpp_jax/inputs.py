@@ -6,9 +6,9 @@ from typing import Any
 
 from absl import logging
 import jax
-import ml_collections
 
 from pinpp_jax import data, sharding
+from pinpp_jax.construct import Config
 from pinpp_jax.data import sources
 from pinpp_jax.errors import UserError
 from pinpp_jax.tools import build
@@ -17,7 +17,7 @@ from pinpp_jax.tools import build
 IMAGENET_VALIDATION = 'imagenet_validation'
 
 
-def training_source(config: ml_collections.ConfigDict) -> sources.Source:
+def training_source(config: Config) -> sources.Source:
   """Returns the annotated training images, then those with a class alone.
 
   No image of the data set's other splits is among the latter.
@@ -40,7 +40,7 @@ def training_source(config: ml_collections.ConfigDict) -> sources.Source:
   return sources.Concatenated((annotated, rest))
 
 
-def recorded(config: ml_collections.ConfigDict, split: str) -> sources.Recorded:
+def recorded(config: Config, split: str) -> sources.Recorded:
   """Returns a split of the data set.
 
   The embedded data set is rendered and built on first use.
@@ -55,9 +55,7 @@ def recorded(config: ml_collections.ConfigDict, split: str) -> sources.Recorded:
   )
 
 
-def split_source(
-  config: ml_collections.ConfigDict, split: str
-) -> sources.Source:
+def split_source(config: Config, split: str) -> sources.Source:
   """Returns a split, or the ImageNet copy's validation images."""
   if split != IMAGENET_VALIDATION:
     return recorded(config, split)
@@ -75,9 +73,7 @@ def split_source(
   )
 
 
-def steps_per_epoch(
-  config: ml_collections.ConfigDict, source: sources.Source
-) -> int:
+def steps_per_epoch(config: Config, source: sources.Source) -> int:
   """Returns the whole batches in one pass over a source."""
   sharding.check_batch_size('data.batch_size', config.batch_size)
   steps = len(source) // config.batch_size
@@ -90,7 +86,7 @@ def steps_per_epoch(
 
 
 def training(
-  config: ml_collections.ConfigDict, source: sources.Source, seed: int
+  config: Config, source: sources.Source, seed: int
 ) -> Iterator[Any]:
   """Returns an endless, checkpointable iterator of this process's batches."""
   return iter(
@@ -109,9 +105,7 @@ def training(
   )
 
 
-def evaluation(
-  config: ml_collections.ConfigDict, source: sources.Source
-) -> Iterator[Any]:
+def evaluation(config: Config, source: sources.Source) -> Iterator[Any]:
   """Yields every example once; the last batch is padded and masked."""
   return iter(
     data.evaluation(
@@ -127,7 +121,7 @@ def evaluation(
   )
 
 
-def _build_mini(config: ml_collections.ConfigDict) -> None:
+def _build_mini(config: Config) -> None:
   """Renders and builds the embedded data set unless it is there."""
   folder = sources.data_folder(config.data_dir)
   if not list((folder / config.name).glob('*/dataset_info.json')):
@@ -135,7 +129,7 @@ def _build_mini(config: ml_collections.ConfigDict) -> None:
     build.build(config.name, folder)
 
 
-def _imagenet(config: ml_collections.ConfigDict) -> pathlib.Path:
+def _imagenet(config: Config) -> pathlib.Path:
   """Returns the path of the copy; relative ones are below the data folder."""
   folder = sources.data_folder(config.data_dir)
   return folder / pathlib.Path(config.imagenet).expanduser()

@@ -51,7 +51,8 @@ def workdir() -> pathlib.Path:
   """Returns the absolute path of the run's folder, as Orbax wants it."""
   if _WORKDIR.value:
     return pathlib.Path(_WORKDIR.value).expanduser().resolve()
-  path, _, variant = flags.FLAGS['config'].config_filename.partition(':')
+  named = config_flags.get_config_filename(flags.FLAGS['config'])
+  path, _, variant = named.partition(':')
   name = f'{pathlib.Path(path).stem}-{variant or "full"}'
   return pathlib.Path('runs', name).resolve()
 

@@ -5,9 +5,7 @@ import pathlib
 from typing import Any
 
 from absl import logging
-from flax import linen as nn
 import jax
-import ml_collections
 import optax
 
 from pinpp_jax import (
@@ -21,14 +19,15 @@ from pinpp_jax import (
   sharding,
 )
 from pinpp_jax import state as state_lib
-from pinpp_jax.construct import construct
+from pinpp_jax.construct import Config, construct
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.errors import UserError
 from pinpp_jax.models import torch_files, torch_import
+from pinpp_jax.models.resnet import Network
 from pinpp_jax.step import Recipe
 
 
-def model(config: ml_collections.ConfigDict, labels: LabelTable) -> nn.Module:
+def model(config: Config, labels: LabelTable) -> Network:
   """Returns the network with as many classes and parts as the data has."""
   channels = labels.num_parts
   if config.objective.name == 'parts' and config.objective.targets == 'objects':
@@ -42,8 +41,8 @@ def model(config: ml_collections.ConfigDict, labels: LabelTable) -> nn.Module:
 
 
 def make(
-  config: ml_collections.ConfigDict,
-  model: nn.Module,
+  config: Config,
+  model: Network,
   labels: LabelTable,
   steps_per_epoch: int,
 ) -> Recipe:
@@ -77,8 +76,8 @@ def make(
 
 
 def initial_state(
-  config: ml_collections.ConfigDict,
-  model: nn.Module,
+  config: Config,
+  model: Network,
   tx: optax.GradientTransformation,
   labels: LabelTable,
   mesh: jax.sharding.Mesh,
@@ -91,8 +90,8 @@ def initial_state(
 
 
 def initial_variables(
-  config: ml_collections.ConfigDict,
-  model: nn.Module,
+  config: Config,
+  model: Network,
   labels: LabelTable,
   mesh: jax.sharding.Mesh,
 ) -> Any:
@@ -140,7 +139,7 @@ def initial_variables(
 
 def _from_run(
   path: pathlib.Path,
-  config: ml_collections.ConfigDict,
+  config: Config,
   fresh: Any,
   labels: LabelTable,
 ) -> Any:
@@ -159,8 +158,8 @@ def _from_run(
 
 def _from_torch(
   path: pathlib.Path,
-  config: ml_collections.ConfigDict,
-  model: nn.Module,
+  config: Config,
+  model: Network,
   fresh: Any,
 ) -> Any:
   """Returns `fresh` with what is wanted of a torch state dict."""

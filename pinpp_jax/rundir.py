@@ -15,8 +15,8 @@ from typing import Any
 
 from absl import logging
 import jax
-import ml_collections
 
+from pinpp_jax.construct import Config
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.data.sources import Recorded
 from pinpp_jax.errors import UserError
@@ -87,9 +87,7 @@ def log_to(workdir: pathlib.Path) -> None:
   logger.addHandler(handler)
 
 
-def claim(
-  workdir: pathlib.Path, config: ml_collections.ConfigDict, source: Recorded
-) -> None:
+def claim(workdir: pathlib.Path, config: Config, source: Recorded) -> None:
   """Writes the folder's identity, or checks it when the run is continued.
 
   Raises:

@@ -39,7 +39,7 @@ def initial_variables(
 ) -> dict[str, Any]:
   """Returns fresh `params` and `batch_stats`, those of the bypass included."""
   image = jnp.zeros((1, image_size, image_size, 3))
-  variables = model.init(key, image, train=False, parts=True)
+  variables: Any = model.init(key, image, train=False, parts=True)
   return {'batch_stats': {}} | variables
 
 

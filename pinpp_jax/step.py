@@ -86,7 +86,8 @@ def perturb(
   """
 
   def predict(image):
-    return recipe.model.apply(state.variables, image, train=False)['logits']
+    outputs: Any = recipe.model.apply(state.variables, image, train=False)
+    return outputs['logits']
 
   attack = dataclasses.replace(
     recipe.attack,

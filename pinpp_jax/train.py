@@ -5,7 +5,6 @@ import pathlib
 
 from absl import logging
 import jax
-import ml_collections
 
 from pinpp_jax import (
   checkpoint,
@@ -18,9 +17,10 @@ from pinpp_jax import (
   sharding,
   step,
 )
+from pinpp_jax.construct import Config
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def run(config: Config, workdir: pathlib.Path) -> None:
   """Trains until `config.optim.epochs`, resuming from `workdir` if it can."""
   with rundir.locked(workdir), faults.Preemption() as preempted:
     rundir.log_to(workdir)
@@ -35,7 +35,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def train(
-  config: ml_collections.ConfigDict,
+  config: Config,
   workdir: pathlib.Path,
   preempted: faults.Preemption,
 ) -> bool:

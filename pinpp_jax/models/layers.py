@@ -238,7 +238,7 @@ def _stem_derivative(primals, tangents):
     slopes.append(_on_blocks(tangents[0], kernel))
   if not isinstance(tangents[1], zero):
     slopes.append(convolve(x, tangents[1], stride=2, padding=3))
-  return y, sum(slopes) if slopes else jnp.zeros_like(y)
+  return y, functools.reduce(jnp.add, slopes, jnp.zeros_like(y))
 
 
 def _on_blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
