@@ -50,8 +50,10 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
   rundir.claim(workdir, config, source)
   if (workdir / 'best').is_dir():
     variables = checkpoint.load_best(workdir, sharding.replicated(mesh))
+    weights = "the run's best averaged (EMA) weights"
   else:
     variables = recipe.initial_variables(config, model, source.labels, mesh)
+    weights = f'the weights of {config.init.path or "no training at all"}'
   found = {}
   for split in config.final_splits:
     found |= scores(evaluators(config, split, model, put), variables, key)
@@ -68,7 +70,7 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
     labels=source.labels,
   )
   samples.save(workdir / 'samples.npz', shown)
-  page = report.write(workdir)
+  page = report.write(workdir, weights=weights)
   for name in config.headlines:
     if name in found:
       logging.info('%-36s %.4f', name, found[name])

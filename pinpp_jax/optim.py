@@ -69,10 +69,6 @@ class Recipe:
         'peak: lower optim.warmup_epochs, or set optim.truncate_warmup.'
       )
 
-  def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Returns the update rule for trained parameters."""
-    raise NotImplementedError
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SGD(Recipe):

@@ -8,6 +8,7 @@ gigabyte (its shuffle goes through files). For ArrayRecord the records are
 therefore written here, in an order fixed beforehand.
 """
 
+import abc
 from collections.abc import Iterator
 import contextlib
 import fcntl
@@ -123,9 +124,9 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       metadata=self._facts,
     )
 
+  @abc.abstractmethod
   def _folder(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
     """Returns the folder in the release's layout."""
-    raise NotImplementedError
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager):
     folder = self._folder(dl_manager)

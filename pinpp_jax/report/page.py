@@ -26,6 +26,7 @@ def write(
   scores: Mapping[str, float] | None = None,
   samples: Sequence[samples_lib.Sample] | None = None,
   labels: LabelTable | None = None,
+  weights: str = "the run's best averaged (EMA) weights",
 ) -> pathlib.Path:
   """Writes `workdir/report.html` and returns its path.
 
@@ -42,6 +43,7 @@ def write(
     scores: `<split>/<score>` to value.
     samples: Images to show.
     labels: Names of classes and parts; without them there are no pictures.
+    weights: Whose scores these are, in words.
   """
   workdir = pathlib.Path(workdir)
   if jax.process_index() != 0:
@@ -59,7 +61,7 @@ def write(
     title=title or workdir.resolve().name,
     subtitle=_subtitle(config, labels, rows),
     command=command or env.pop('command', None),
-    weights=_weights(config),
+    weights=weights,
     headlines=scores_lib.headlines(table),
     table=table,
     scores=sorted(scores.items()),
@@ -97,23 +99,13 @@ def _subtitle(
 ) -> str:
   """Returns what the run is about in one line."""
   words = []
-  if 'model' in config:
-    words.append(str(config['model'].get('name', 'model')))
-  if 'data' in config and 'name' in config['data']:
-    words.append(f'on {config["data"]["name"]}')
+  if config:
+    words.append(f'{config["model"]["name"]} on {config["data"]["name"]}')
   if labels is not None:
     words.append(f'({labels.num_classes} classes, {labels.num_parts} parts)')
   if rows:
     words.append(f'· {max(row["step"] for row in rows):,} steps')
   return ' '.join(words)
-
-
-def _weights(config: Mapping[str, Any]) -> str:
-  """Returns which weights the final scores belong to."""
-  path = config.get('init', {}).get('path')
-  if config.get('run') == 'evaluate' and path:
-    return f'the weights of {path}'
-  return "the run's best averaged (EMA) weights"
 
 
 def _flat(env: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -81,7 +81,8 @@ def threat_model(attack: Mapping[str, Any] | None) -> str:
 def _threats(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
   """Yields (prefix, threat model) of every evaluator, '' and clean at least."""
   found = {'clean': 'clean', '': 'clean'}
-  for section in config.get('evals', {}).values():
+  sections = config['evals'] if config else {}
+  for section in sections.values():
     default = 'clean' if section.get('name') == 'accuracy' else ''
     prefix = section.get('prefix', default)
     found[prefix] = threat_model(section.get('attack'))
