@@ -56,10 +56,10 @@ prepare() {
   echo "launch.sh: installing into $venv (extras: ${extras:-none})" >&2
   if command -v uv >/dev/null; then
     [[ -x $venv/bin/python ]] || uv venv --quiet --python "$(find_python)" "$venv"
-    uv pip install --quiet --python "$venv/bin/python" -e ".[$extras]"
+    uv pip install --quiet --python "$venv/bin/python" -e ".${extras:+[$extras]}"
   else
     [[ -x $venv/bin/python ]] || "$(find_python)" -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[$extras]"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".${extras:+[$extras]}"
   fi
   echo "$stamp" >"$venv/installed"
 }

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from absl import logging
+import grain
 import jax
 
 from pinpp_jax import data, sharding
@@ -87,7 +88,7 @@ def steps_per_epoch(config: Config, source: sources.Source) -> int:
 
 def training(
   config: Config, source: sources.Source, seed: int
-) -> Iterator[Any]:
+) -> grain.DatasetIterator:
   """Returns an endless, checkpointable iterator of this process's batches."""
   return iter(
     data.training(

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import contextlib
 import functools
 import pathlib
 
@@ -49,7 +50,6 @@ def train(
   steps_per_epoch = inputs.steps_per_epoch(config.data, source)
   total_steps = max(1, round(config.optim.epochs * steps_per_epoch))
   eval_steps = max(1, round(config.eval_epochs * steps_per_epoch))
-  batches = inputs.training(config.data, source, config.seed)
 
   model = recipe.model(config, source.labels)
   fixed = recipe.make(config, model, source.labels, steps_per_epoch)
@@ -57,6 +57,9 @@ def train(
   state = recipe.initial_state(config, model, fixed.tx, source.labels, mesh)
 
   with (
+    contextlib.closing(
+      inputs.training(config.data, source, config.seed)
+    ) as batches,
     checkpoint.Checkpoints(workdir) as checkpoints,
     checkpoint.Best(workdir) as best,
   ):
