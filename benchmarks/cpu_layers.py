@@ -45,14 +45,7 @@ def calls(options: argparse.Namespace, rewrite: bool):
     'weight gradient': jax.grad(train, argnums=0),
   }
   # The setting is read while a network is built and traced.
-  with (
-    mock.patch.object(layers, 'fast_on_cpu', lambda: rewrite),
-    mock.patch.object(
-      layers.Conv.__dataclass_fields__['rewrite'],
-      'default_factory',
-      lambda: rewrite,
-    ),
-  ):
+  with mock.patch.object(layers, 'fast_on_cpu', lambda: rewrite):
     make = functools.partial(state.initial_variables, model, options.size)
     variables = jax.jit(make)(state.key(0))
     return {

@@ -6,7 +6,6 @@ windows of its adaptive pooling, the exact (erf) GELU.
 """
 
 from collections.abc import Callable
-import dataclasses
 import functools
 from typing import Any
 
@@ -267,7 +266,7 @@ class Conv(nn.Module):
     use_bias: Whether to add a bias.
     kernel_init: Of the weights.
     dtype: Of the computation; parameters are float32.
-    rewrite: See `convolve`.
+    rewrite: See `convolve`; None is `fast_on_cpu()`.
   """
 
   features: int
@@ -278,7 +277,7 @@ class Conv(nn.Module):
   use_bias: bool = False
   kernel_init: Callable[..., jax.Array] = torch_uniform
   dtype: Any = 'float32'
-  rewrite: bool = dataclasses.field(default_factory=fast_on_cpu)
+  rewrite: bool | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -295,7 +294,7 @@ class Conv(nn.Module):
       stride=self.stride,
       padding=self.padding,
       depthwise=self.depthwise,
-      rewrite=self.rewrite,
+      rewrite=fast_on_cpu() if self.rewrite is None else self.rewrite,
     )
     if self.use_bias:
       bound = (self.size * self.size * inputs) ** -0.5
