@@ -80,5 +80,5 @@ def test_every_size_exists(name, size):
 
 
 def test_an_unknown_word_is_refused():
-  with pytest.raises(ValueError, match="'hundred'"):
+  with pytest.raises(ValueError, match="'hundred-smoke'"):
     config('mpm', 'hundred-smoke')
