@@ -20,6 +20,7 @@ from pinpp_jax import (
   sharding,
 )
 from pinpp_jax.construct import Config, construct
+from pinpp_jax.data.labels import write_json
 from pinpp_jax.data.sources import Chosen, Source
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import samples
@@ -57,7 +58,7 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
   found = {}
   for split in config.final_splits:
     found |= scores(evaluators(config, split, model, put), variables, key)
-  rundir.write_json(workdir / 'scores.json', found)
+  write_json(workdir / 'scores.json', found)
   shown = samples.samples(
     variables,
     key,

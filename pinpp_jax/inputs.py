@@ -94,14 +94,9 @@ def training(
     data.training(
       source,
       batch_size=config.batch_size,
-      image_size=config.image_size,
-      grid_offset=config.grid_offset,
       scale=config.scale,
       seed=seed,
-      workers=config.workers,
-      threads=config.threads,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      **_common(config),
     )
   )
 
@@ -112,13 +107,20 @@ def evaluation(config: Config, source: sources.Source) -> Iterator[Any]:
     data.evaluation(
       source,
       batch_size=config.eval_batch_size,
-      image_size=config.image_size,
-      grid_offset=config.grid_offset,
-      workers=config.workers,
-      threads=config.threads,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      **_common(config),
     )
+  )
+
+
+def _common(config: Config) -> dict[str, Any]:
+  """Returns what batches of training and of evaluation have in common."""
+  return dict(
+    image_size=config.image_size,
+    grid_offset=config.grid_offset,
+    workers=config.workers,
+    threads=config.threads,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
   )
 
 

@@ -5,7 +5,6 @@ import fcntl
 import importlib.metadata
 import json
 import logging as python_logging
-import os
 import pathlib
 import platform
 import shlex
@@ -17,7 +16,7 @@ from absl import logging
 import jax
 
 from pinpp_jax.construct import Config
-from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.data.labels import LabelTable, write_json
 from pinpp_jax.data.sources import Recorded
 from pinpp_jax.errors import UserError
 
@@ -141,13 +140,6 @@ def environment(source: Recorded) -> dict[str, Any]:
       'label_hash': source.labels.hash,
     },
   }
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes `value` so that the file is never seen half-written."""
-  part = path.with_suffix('.part')
-  part.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n')
-  os.replace(part, path)
 
 
 def _commit() -> str:

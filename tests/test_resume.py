@@ -112,6 +112,15 @@ def test_a_finished_run_says_so_and_stays(whole, mini_data):
   assert (whole / 'metrics.jsonl').read_bytes() == before
 
 
+def test_a_finished_run_can_be_scored_again(whole, mini_data):
+  before = json.loads((whole / 'scores.json').read_text())
+  (whole / 'scores.json').unlink()
+  process = start(whole, mini_data, '--config.run=evaluate')
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, output
+  assert json.loads((whole / 'scores.json').read_text()) == before
+
+
 def test_two_runs_in_one_folder_are_refused(whole, mini_data):
   import fcntl
 

@@ -64,8 +64,8 @@ def _pool(x: jax.Array) -> jax.Array:
   )
 
 
-# XLA's CPU compiler makes a scalar loop of the gradient of `_pool`: 34 ms where
-# a whole narrow ResNet-10 needs 20.
+# XLA's CPU compiler makes a scalar loop of the gradient of `_pool`; what this
+# and the other rewrites gain is measured by benchmarks/cpu_layers.py.
 _pool_with_masks = jax.custom_vjp(_pool)
 
 
@@ -226,8 +226,8 @@ def _stem(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _stem_derivative(primals, tangents):
   """The gradient to the image goes through 2x2 blocks of pixels.
 
-  XLA's CPU convolution needs three times as long for it, more than all other
-  layers of a narrow network together; for the weights it is the faster one.
+  XLA's CPU convolution is slow at it (benchmarks/cpu_layers.py measures it);
+  for the weights it is the faster form.
   """
   x, kernel = primals
   y = convolve(x, kernel, stride=2, padding=3)
