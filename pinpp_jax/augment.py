@@ -17,8 +17,6 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 LUMA = (0.2989, 0.587, 0.114)
 
-CELL = 8  # pixels per side of a cell of the part label grid
-
 Batch = dict[str, jax.Array]
 
 
@@ -36,7 +34,7 @@ class Augment:
     cutmix: The same for cutmix.
     mix_probability: Probability that a batch is mixed at all.
     switch_probability: That it is cut rather than blended, if both may be.
-    grid_offset: Pixel of each 8x8 cell at which part labels were sampled.
+    grid_offset: Pixel of each cell at which part labels were sampled.
   """
 
   num_classes: int
@@ -60,7 +58,7 @@ class Augment:
     Args:
       key: One typed key for the batch.
       batch: image (B, S, S, 3) uint8, label (B,) int, and what else there is;
-        parts (B, S/8, S/8) int takes part in mixing.
+        parts (B, S/c, S/c) int, of cells of c pixels, takes part in mixing.
 
     Returns:
       The batch with image float32 in [0, 1], label (B, num_classes) float32,
@@ -131,15 +129,15 @@ def mix(
 
   Args:
     batch: image (B, S, S, 3) float, label (B, K), and perhaps parts
-      (B, S/8, S/8).
+      (B, S/c, S/c) for cells of c pixels.
     pixel_share: (S, S) in [0, 1], how much of itself an image keeps.
     share: Scalar, the same for the class label.
-    grid_offset: Pixel of each 8x8 cell at which part labels were sampled.
+    grid_offset: Pixel of each cell at which part labels were sampled.
 
   Returns:
     The batch with image and label mixed. Part labels cannot be mixed, so
     beside `parts` there are parts_other, those of the partner, and parts_lam
-    (B, S/8, S/8) float32, the share of an image's own.
+    (B, S/c, S/c) float32, the share of an image's own.
   """
   blend = lambda x, keep: x * keep + x[::-1] * (1 - keep)
   mixed = {
@@ -148,7 +146,8 @@ def mix(
   }
   if 'parts' in batch:
     parts = batch['parts']
-    sampled = pixel_share[grid_offset::CELL, grid_offset::CELL]
+    cell = pixel_share.shape[0] // parts.shape[1]
+    sampled = pixel_share[grid_offset::cell, grid_offset::cell]
     mixed |= {
       'parts_other': parts[::-1],
       'parts_lam': jnp.broadcast_to(sampled[None], parts.shape),

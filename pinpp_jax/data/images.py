@@ -17,7 +17,7 @@ from PIL import Image
 
 from pinpp_jax.errors import UserError
 
-CELL = 8  # Pixels of the input along one side of a cell of the label grid.
+CELL = 8  # Pixels along one side of a cell of the classifiers' label grid.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,12 +39,22 @@ class View:
   flip: bool
 
 
-def check_size(image_size: int) -> None:
-  """Raises UserError unless all grids of a network divide `image_size`."""
+def check_size(image_size: int, cell: int = CELL) -> None:
+  """Raises UserError unless the grids of networks and labels divide the image.
+
+  Args:
+    image_size: Side of a view in pixels.
+    cell: Pixels along one side of a cell of the label grid.
+  """
   if image_size < 32 or image_size % 32:
     raise UserError(
-      f'image_size={image_size} is not a multiple of 32: the label grids'
-      f' are {CELL}, 16 and 32 times smaller than the image.'
+      f'image_size={image_size} is not a multiple of 32: the grids of a'
+      ' network are 8, 16 and 32 times smaller than the image.'
+    )
+  if cell < 1 or image_size % cell:
+    raise UserError(
+      f'cell={cell} does not divide image_size={image_size}: labels lie on a'
+      ' grid of square cells.'
     )
 
 
@@ -188,20 +198,23 @@ def nearest(length: int, resized: int) -> np.ndarray:
   return np.minimum(walk.astype(np.int64), length - 1)
 
 
-def grid(mask: np.ndarray, view: View, offset: int = CELL // 2) -> np.ndarray:
-  """Returns the view's label grid, (size / 8, size / 8), of the mask's dtype.
+def grid(
+  mask: np.ndarray, view: View, cell: int = CELL, offset: int = CELL // 2
+) -> np.ndarray:
+  """Returns the view's label grid, (size / cell, size / cell), mask's dtype.
 
   Equals resizing the mask with Pillow's NEAREST to `view.resized`, cutting and
-  mirroring it as the image, and taking rows and columns 8 * i + offset.
+  mirroring it as the image, and taking rows and columns cell * i + offset.
 
   Args:
     mask: (height, width) of the whole file.
     view: As drawn for the image.
-    offset: 4 samples the centre of a cell, 0 its corner (what PyTorch's
-      nearest interpolation takes).
+    cell: Pixels along one side of a cell; 1 labels every pixel.
+    offset: Of the pixel in its cell: half a cell samples the centre, 0 the
+      corner (what PyTorch's nearest interpolation takes).
   """
   left, top, width, height = view.box
-  at = np.arange(offset, view.size, CELL)
+  at = np.arange(offset, view.size, cell)
   rows = top + nearest(height, view.resized[1])[view.corner[1] + at]
   at = view.size - 1 - at if view.flip else at
   columns = left + nearest(width, view.resized[0])[view.corner[0] + at]

@@ -107,6 +107,18 @@ class LabelTable:
     return int(self.part_counts.max(initial=0))
 
   @functools.cached_property
+  def candidates(self) -> np.ndarray:
+    """The part ids that a class admits: int32 (K, 1 + max_parts).
+
+    Background, 0, comes first, then the class's parts. Places left over by
+    classes with fewer parts hold 0 again.
+    """
+    k = np.arange(self.max_parts, dtype=np.int32)[None]
+    first, counts = self.first[:, None], self.part_counts[:, None]
+    ids = np.where(k < counts, first + k, 0)
+    return np.pad(ids, ((0, 0), (1, 0))).astype(np.int32)
+
+  @functools.cached_property
   def hash(self) -> str:
     """The SHA-256 of the numbering: of wnids and full names, in order."""
     lines = [f'class {wnid}' for wnid in self.wnids]

@@ -1,16 +1,17 @@
 """From a source to batches of numpy arrays, with Grain.
 
 A batch is a dict; B is the global batch size over the number of processes, S
-the image size, and only the finest label grid travels, since coarser ones
-follow from it on the device:
+the image size, c the cell, m the most parts of a class. Only the finest label
+grid travels, since coarser ones follow from it on the device:
 
-  image   uint8 (B, S, S, 3)
-  label   int32 (B,)            class index
-  parts   int32 (B, S/8, S/8)   global part id, 0 for background
-  source  int32 (B,)            0 no part mask, 1 human, 2 pseudo
-  index   int32 (B,)            position in the source
-  id      uint32 (B,)           of the file name: the same in every split
-  mask    float32 (B,)          evaluation only: 1 real, 0 padding
+  image       uint8 (B, S, S, 3)
+  label       int32 (B,)            class index
+  parts       int32 (B, S/c, S/c)   global part id, 0 for background
+  candidates  int32 (B, 1 + m)      ids that the class admits, see LabelTable
+  source      int32 (B,)            0 no part mask, 1 human, 2 pseudo
+  index       int32 (B,)            position in the source
+  id          uint32 (B,)           of the file name: the same in every split
+  mask        float32 (B,)          evaluation only: 1 real, 0 padding
 """
 
 import dataclasses
@@ -44,6 +45,7 @@ def training(
   scale: tuple[float, float] = (0.08, 1.0),
   ratio: tuple[float, float] = (3 / 4, 4 / 3),
   flip: float = 0.5,
+  cell: int = images.CELL,
   grid_offset: int = images.CELL // 2,
 ) -> Batches:
   """Returns batches of random views, without end.
@@ -67,15 +69,16 @@ def training(
     scale: Least and largest share of the image's area in a view.
     ratio: Least and largest aspect of a view.
     flip: Probability of mirroring.
-    grid_offset: Where in its cell the label grid is sampled: 4 the centre, 0
-      the corner.
+    cell: Pixels along one side of a cell of the label grid.
+    grid_offset: Pixel of its cell at which a label is sampled: half a cell is
+      the centre, 0 the corner.
 
   Raises:
     UserError: If a size does not fit; while iterating, if an example cannot
       be read.
   """
   source = _one(source)
-  _check(source, image_size, grid_offset, process_count)
+  _check(source, image_size, cell, grid_offset, process_count)
   size = _share(batch_size, process_count)
   view = RandomView(
     source=source,
@@ -83,6 +86,7 @@ def training(
     scale=scale,
     ratio=ratio,
     flip=flip,
+    cell=cell,
     grid_offset=grid_offset,
   )
   even = len(source) // process_count * process_count
@@ -110,6 +114,7 @@ def evaluation(
   workers: int = 0,
   threads: int = 2,
   resize: float = 256 / 224,
+  cell: int = images.CELL,
   grid_offset: int = images.CELL // 2,
 ) -> Batches:
   """Returns batches of central views, every example exactly once.
@@ -127,6 +132,7 @@ def evaluation(
     workers: Worker processes; 0 works in threads of this process.
     threads: As in `training`.
     resize: Shorter side before the centre is cut, in units of `image_size`.
+    cell: As in `training`.
     grid_offset: As in `training`.
 
   Raises:
@@ -134,12 +140,13 @@ def evaluation(
       be read.
   """
   source = _one(source)
-  _check(source, image_size, grid_offset)
+  _check(source, image_size, cell, grid_offset)
   size = _share(batch_size, process_count)
   view = CentralView(
     source=source,
     image_size=image_size,
     resize=resize,
+    cell=cell,
     grid_offset=grid_offset,
   )
   count = -(-len(source) // batch_size)
@@ -167,6 +174,7 @@ class RandomView:
   scale: tuple[float, float]
   ratio: tuple[float, float]
   flip: float
+  cell: int
   grid_offset: int
 
   def __call__(self, index: int, rng: np.random.Generator) -> Batch:
@@ -188,6 +196,7 @@ class CentralView:
   source: Source
   image_size: int
   resize: float
+  cell: int
   grid_offset: int
 
   def __call__(self, index: int) -> Batch:
@@ -195,11 +204,13 @@ class CentralView:
     if index >= 0:
       view = functools.partial(images.central_view, resize=self.resize)
       return _row(self, int(index), view) | {'mask': np.ones((), np.float32)}
-    size, cells = self.image_size, self.image_size // images.CELL
+    size, cells = self.image_size, self.image_size // self.cell
+    candidates = self.source.labels.candidates
     return {
       'image': np.zeros((size, size, 3), np.uint8),
       'label': np.asarray(0, np.int32),
       'parts': np.zeros((cells, cells), np.int32),
+      'candidates': np.zeros(candidates.shape[1:], np.int32),
       'source': np.asarray(0, np.int32),
       'index': np.asarray(-1, np.int32),
       'id': np.asarray(0, np.uint32),
@@ -218,6 +229,7 @@ def _row(
     'image': images.pixels(image, view),
     'label': np.asarray(example['label'], np.int32),
     'parts': _parts(transform, example, image.size, view),
+    'candidates': transform.source.labels.candidates[example['label']],
     'source': np.asarray(SOURCE_CODES[example['source']], np.int32),
     'index': np.asarray(index, np.int32),
     'id': np.asarray(example_id(example['file_name']), np.uint32),
@@ -230,9 +242,9 @@ def _parts(
   size: tuple[int, int],
   view: images.View,
 ) -> np.ndarray:
-  """Returns the global part ids of a view, int32 (S/8, S/8)."""
+  """Returns the global part ids of a view, int32 (S/c, S/c)."""
   if example['part_mask'] is None:
-    cells = view.size // images.CELL
+    cells = view.size // transform.cell
     return np.zeros((cells, cells), np.int32)
   name, label = example['file_name'], example['label']
   mask = images.decode_mask(example['part_mask'], name)
@@ -241,7 +253,8 @@ def _parts(
       f'The part mask of {name} is {mask.shape[1]} x {mask.shape[0]} pixels,'
       f' its image {size[0]} x {size[1]}. Build the data set again.'
     )
-  local = images.grid(mask, view, transform.grid_offset).astype(np.int32)
+  local = images.grid(mask, view, transform.cell, transform.grid_offset)
+  local = local.astype(np.int32)
   labels = transform.source.labels
   if local.max() > labels.part_counts[label]:
     raise UserError(
@@ -266,12 +279,16 @@ def _share(batch_size: int, process_count: int) -> int:
 
 
 def _check(
-  source: Source, image_size: int, grid_offset: int, at_least: int = 1
+  source: Source,
+  image_size: int,
+  cell: int,
+  grid_offset: int,
+  at_least: int = 1,
 ) -> None:
-  images.check_size(image_size)
-  if not 0 <= grid_offset < images.CELL:
+  images.check_size(image_size, cell)
+  if not 0 <= grid_offset < cell:
     raise UserError(
-      f'grid_offset={grid_offset} is not inside a cell of {images.CELL} pixels.'
+      f'grid_offset={grid_offset} is not inside a cell of {cell} pixels.'
     )
   if len(source) < at_least:
     raise UserError(

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pinpp_jax.data import imagenet, splits
+from pinpp_jax.data import imagenet, pseudo, splits
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.errors import UserError
 
@@ -70,25 +70,49 @@ def dataset_folder(dataset: str, data_dir: str = '') -> pathlib.Path:
   """Returns the folder of the newest built version of a data set.
 
   Args:
-    dataset: Such as 'pinpp'.
+    dataset: Such as 'pinpp'; or the folder of one version, anything with a
+      slash in it or that holds a dataset_info.json.
     data_dir: As given to the builder, or empty: see `data_folder`.
 
   Raises:
     UserError: If none is built there.
   """
   root = data_folder(data_dir)
+  if dataset and (given := _given(dataset)):
+    return given
   folder = root / dataset
   versions = [p.parent for p in folder.glob('*/dataset_info.json')]
   # Shards under construction lie in folders whose names are no versions.
   versions = [p for p in versions if p.name.replace('.', '').isdigit()]
   if not versions:
-    manual = '' if dataset == 'pinpp_mini' else ' --manual_dir=DIR'
     raise UserError(
       f'No data set {dataset!r} at {folder}/<version>/dataset_info.json.'
-      f' Build it: python -m pinpp_jax.tools.build {dataset}{manual}'
-      f' --data_dir={root}'
+      f' {_how_to_make(dataset, root)}'
     )
   return max(versions, key=lambda p: [int(n) for n in p.name.split('.')])
+
+
+def _given(dataset: str) -> pathlib.Path | None:
+  """Returns the folder that a data set's name is, None for a mere name."""
+  folder = pathlib.Path(dataset).expanduser()
+  if (folder / 'dataset_info.json').is_file():
+    return folder
+  if '/' not in dataset:
+    return None
+  raise UserError(
+    f'{folder} is no data set: it has no dataset_info.json. Give the folder of'
+    ' a version, such as .../pinpp_pseudo/1.0.0.'
+  )
+
+
+def _how_to_make(dataset: str, root: pathlib.Path) -> str:
+  if dataset.startswith(pseudo.NAME):
+    return f'Make it: {pseudo.COMMAND} --config.data.data_dir={root}'
+  manual = '' if dataset == 'pinpp_mini' else ' --manual_dir=DIR'
+  return (
+    f'Build it: python -m pinpp_jax.tools.build {dataset}{manual}'
+    f' --data_dir={root}'
+  )
 
 
 def file_names(dataset: str, data_dir: str = '') -> frozenset[str]:
@@ -106,13 +130,17 @@ def file_names(dataset: str, data_dir: str = '') -> frozenset[str]:
 class Recorded:
   """Examples of a data set built by `pinpp_jax.tools.build` or `tfds build`.
 
-  Args: `data_dir`, `split` ('train', 'validation',
-  'test', or a part of one in TFDS's notation such as 'train[:10%]'),
-  `split_hash` (if given, the hash the split must have).
+  Pseudo labels are read in the same way; their files are compared with their
+  manifest first.
+
+  Args: `dataset` (its name or folder, see `dataset_folder`), `data_dir`,
+  `split` ('train', 'validation', 'test', or a part of one in TFDS's notation
+  such as 'train[:10%]'), `split_hash` (if given, the hash the split must
+  have), `labels` (if given, the table the data set must have).
 
   Raises:
-    UserError: If the data set or the split does not exist, or a numbering or
-      a hash is not the expected one.
+    UserError: If the data set or the split does not exist, a numbering or a
+      hash is not the expected one, or a shard of pseudo labels is missing.
   """
 
   def __init__(
@@ -126,6 +154,8 @@ class Recorded:
   ):
     self.folder = dataset_folder(dataset, data_dir)
     self._split = split
+    if (self.folder / pseudo.MANIFEST).exists() or dataset == pseudo.NAME:
+      pseudo.check(self.folder)
     self.labels = _table(self.folder)
     if labels is not None and labels.hash != self.labels.hash:
       raise UserError(
@@ -170,6 +200,15 @@ class Recorded:
     """Returns the COCO entries of the image at `index`."""
     return json.loads(self._record(index)['annotations'])
 
+  def confidence(self, index: int) -> tuple[float, np.ndarray]:
+    """Returns how sure the network was: of the image, float32 of its parts.
+
+    Raises:
+      KeyError: If the data set is not one of pseudo labels.
+    """
+    record = self._record(index)
+    return float(record['confidence']), np.asarray(record['part_confidence'])
+
   def _record(self, index: int) -> Mapping[str, Any]:
     # Python stops iterating a sequence at an IndexError, not at a bad read.
     if not 0 <= index < len(self):
@@ -189,7 +228,8 @@ class ImageNet:
   Args: `path` of the copy in any usual layout, `split`
   ('train' or 'validation'), `exclude` and `data_dir`: names of built data sets
   none of whose images, of any split, appear here; without it images held out
-  for evaluation would come back as training images.
+  for evaluation would come back as training images. `wnids`: only these
+  classes, all if empty.
 
   Classes are numbered by `labels`; images of other classes are left out.
 
@@ -204,19 +244,20 @@ class ImageNet:
     split: str = 'train',
     exclude: Collection[str] = (),
     data_dir: str = '',
+    wnids: Collection[str] = (),
     labels: LabelTable,
   ):
     self.labels = labels
     self._copy = imagenet.open_copy(path)
     self._split = split
-    number = {wnid: i for i, wnid in enumerate(labels.wnids)}
+    number = _numbers(labels, wnids)
     hidden = {n for name in exclude for n in file_names(name, data_dir)}
     rows = [
       (name, label)
       for name in self._copy.file_names(split)
       if (label := number.get(self._copy.wnid(name))) is not None
     ]
-    _check_classes({label for _, label in rows}, labels, f'{path} ({split})')
+    _check_classes({label for _, label in rows}, number, f'{path} ({split})')
     rows = [row for row in rows if row[0] not in hidden]
     # A million short strings as one array: small, and quick to send to workers.
     self._names = np.array([name.encode() for name, _ in rows], np.bytes_)
@@ -232,6 +273,68 @@ class ImageNet:
       part_mask=None,
       label=label,
       file_name=name,
+      source='none',
+      wnid=self.labels.wnids[label],
+    )
+
+  def file_name(self, index: int) -> str:
+    """Returns the file name of the example at `index`."""
+    return self._names[index].decode()
+
+
+class TfdsImageNet:
+  """Images of TFDS's own `imagenet2012`, with a class and without parts.
+
+  The data set holds no list of its images: making this source reads it once
+  from end to end.
+
+  Args: `path` of a version's folder (the newest below `data_dir` if empty),
+  `split`, `exclude`, `data_dir`, `wnids` and `labels` as in `ImageNet`.
+
+  Raises:
+    UserError: If there is no copy, it is not in ArrayRecord files, or it lacks
+      a class.
+  """
+
+  def __init__(
+    self,
+    *,
+    path: str = '',
+    split: str = 'train',
+    exclude: Collection[str] = (),
+    data_dir: str = '',
+    wnids: Collection[str] = (),
+    labels: LabelTable,
+  ):
+    self.labels = labels
+    self._folder = _imagenet2012(path, data_dir)
+    self._records = _tfds_records(self._folder, split)
+    number = _numbers(labels, wnids)
+    hidden = {n for name in exclude for n in file_names(name, data_dir)}
+    rows = []
+    for i in range(len(self._records)):
+      # 'n01440764_1.JPEG', without a folder.
+      file = self._records[i]['file_name'].decode()
+      wnid = file.partition('_')[0]
+      if wnid in number:
+        rows.append((f'{wnid}/{file}', number[wnid], i))
+    where = f'{self._folder} ({split})'
+    _check_classes({label for _, label, _ in rows}, number, where)
+    rows = sorted(row for row in rows if row[0] not in hidden)
+    self._names = np.array([name.encode() for name, _, _ in rows], np.bytes_)
+    self._label = np.array([label for _, label, _ in rows], np.int32)
+    self._place = np.array([place for _, _, place in rows], np.int64)
+
+  def __len__(self) -> int:
+    return len(self._label)
+
+  def __getitem__(self, index: int) -> Example:
+    label = int(self._label[index])
+    return Example(
+      image=self._records[int(self._place[index])]['image'],
+      part_mask=None,
+      label=label,
+      file_name=self.file_name(index),
       source='none',
       wnid=self.labels.wnids[label],
     )
@@ -323,15 +426,20 @@ class Chosen:
 
 def _open(folder: pathlib.Path, split: str) -> Sequence[Mapping[str, Any]]:
   """Returns the records of a split, images and masks left encoded."""
-  builder: Any = tfds.builder_from_directory(folder)
+  builder = tfds.builder_from_directory(folder)
   skip = tfds.decode.SkipDecoding()
-  encoded = {k: skip for k in ('image', 'part_mask')}
+  return _split(builder, split, {k: skip for k in ('image', 'part_mask')})
+
+
+def _split(
+  builder: Any, split: str, decoders: Mapping[str, Any]
+) -> Sequence[Mapping[str, Any]]:
   try:
-    return builder.as_data_source(split, decoders=encoded)
+    return builder.as_data_source(split, decoders=decoders)
   except (ValueError, KeyError, AssertionError) as e:
     raise UserError(
       f'split={split!r} is not one of {sorted(builder.info.splits)} of'
-      f' {folder}, nor a part of one in TFDS notation.'
+      f' {builder.data_dir}, nor a part of one in TFDS notation.'
     ) from e
 
 
@@ -349,10 +457,51 @@ def _size(labels: LabelTable) -> str:
   return f'{labels.num_classes} classes, {labels.num_parts} parts'
 
 
-def _check_classes(found: set[int], labels: LabelTable, where: str) -> None:
-  missing = [w for i, w in enumerate(labels.wnids) if i not in found]
+def _numbers(labels: LabelTable, wnids: Collection[str]) -> dict[str, int]:
+  """Returns the class index of each of some wnids, of all if empty."""
+  chosen = sorted(set(wnids)) or labels.wnids
+  return {wnid: labels.class_index(wnid) for wnid in chosen}
+
+
+def _imagenet2012(path: str, data_dir: str) -> pathlib.Path:
+  """Returns the folder of TFDS's copy of ImageNet."""
+  root = data_folder(data_dir)
+  if path:
+    found = [root / pathlib.Path(path).expanduser()]
+  else:
+    found = list((root / 'imagenet2012').glob('*.*.*'))
+  found = [p for p in found if (p / 'dataset_info.json').is_file()]
+  if not found:
+    raise UserError(
+      f'No imagenet2012 at {path or root / "imagenet2012/<version>"}. Prepare'
+      ' it: tfds build imagenet2012 --file_format=array_record'
+      f' --data_dir={root} --manual_dir=DIR (the folder of the ILSVRC tars).'
+    )
+  return max(found, key=lambda p: p.name)
+
+
+def _tfds_records(
+  folder: pathlib.Path, split: str
+) -> Sequence[Mapping[str, Any]]:
+  """Returns the records of a split of imagenet2012, images left encoded."""
+  try:
+    builder: Any = tfds.builder_from_directory(folder, 'array_record')
+  except ValueError as e:
+    raise UserError(
+      f'{folder} is not in ArrayRecord files, the only ones that can be read at'
+      f' random. Convert it: tfds convert_format --dataset_version_dir={folder}'
+      ' --out_file_format=array_record'
+    ) from e
+  skip = {'image': tfds.decode.SkipDecoding()}
+  return _split(builder, split, skip)
+
+
+def _check_classes(
+  found: set[int], number: Mapping[str, int], where: str
+) -> None:
+  missing = [wnid for wnid, i in number.items() if i not in found]
   if missing:
     raise UserError(
-      f'{where} has no image of {len(missing)} of {labels.num_classes}'
+      f'{where} has no image of {len(missing)} of {len(number)}'
       f' classes: {", ".join(missing[:5])}{", ..." * (len(missing) > 5)}.'
     )

@@ -114,7 +114,7 @@ def test_training_grid_equals_resizing_the_mask(size, offset):
     if view.flip:
       square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     np.testing.assert_array_equal(
-      images.grid(mask, view, offset),
+      images.grid(mask, view, offset=offset),
       np.asarray(square)[offset::8, offset::8],
     )
 
@@ -127,7 +127,9 @@ def test_evaluation_grid_equals_resizing_the_mask(size, image_size):
   resized = Image.fromarray(mask).resize(view.resized, Image.Resampling.NEAREST)
   x, y = view.corner
   square = np.asarray(resized)[y : y + image_size, x : x + image_size]
-  np.testing.assert_array_equal(images.grid(mask, view, 4), square[4::8, 4::8])
+  np.testing.assert_array_equal(
+    images.grid(mask, view, 8, 4), square[4::8, 4::8]
+  )
 
 
 @pytest.mark.parametrize('length', [1, 2, 37, 333, 375, 500, 1999])

@@ -84,6 +84,7 @@ class TestContents:
       'image': ((4, 64, 64, 3), np.uint8),
       'label': ((4,), np.int32),
       'parts': ((4, 8, 8), np.int32),
+      'candidates': ((4, 1 + LABELS.max_parts), np.int32),
       'source': ((4,), np.int32),
       'index': ((4,), np.int32),
       'id': ((4,), np.uint32),
@@ -101,6 +102,26 @@ class TestContents:
     ):
       assert label == index % 3 and who == (1, 2, 0)[index % 3]
       assert number == data.example_id(source.file_name(index))
+
+  @pytest.mark.parametrize('make', [training, evaluation])
+  def test_candidates_are_background_and_the_parts_of_the_class(self, make):
+    for batch in take(make(Fake()), 2):
+      for label, ids, parts in zip(
+        batch['label'], batch['candidates'], batch['parts'], strict=True
+      ):
+        wanted = [0] + [
+          p.global_id for p in LABELS.of_class(LABELS.wnids[label])
+        ]
+        assert ids[: len(wanted)].tolist() == wanted
+        assert not ids[len(wanted) :].any()
+        assert set(np.unique(parts)) <= set(wanted)
+
+  @pytest.mark.parametrize('make', [training, evaluation])
+  def test_every_pixel_may_be_labelled(self, make):
+    fine = next(iter(make(Fake(), cell=1, grid_offset=0)))
+    coarse = next(iter(make(Fake())))
+    assert fine['parts'].shape == (4, 32, 32)
+    np.testing.assert_array_equal(fine['parts'][:, 4::8, 4::8], coarse['parts'])
 
   def test_an_id_is_the_head_of_a_digest(self):
     # $ printf abc | sha256sum
@@ -129,7 +150,7 @@ class TestContents:
           first = LABELS.first[row['label']]
           expected = [
             [0, first, first + 1, first + 2][k]
-            for k in images.grid(local, view, 0).ravel()
+            for k in images.grid(local, view, offset=0).ravel()
           ]
           assert batch['parts'][i].ravel().tolist() == expected
 
@@ -350,6 +371,8 @@ class TestMistakes:
     [
       ({'image_size': 100}, 'image_size=100'),
       ({'grid_offset': 8}, 'grid_offset=8'),
+      ({'cell': 5}, 'cell=5'),
+      ({'cell': 1, 'grid_offset': 1}, 'grid_offset=1'),
       ({'batch_size': 5, 'process_count': 2}, 'batch_size=5'),
       ({'batch_size': 0}, 'batch_size=0'),
     ],

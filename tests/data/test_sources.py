@@ -1,6 +1,7 @@
 """Sources give back what was built, and refuse what does not fit."""
 
 import dataclasses
+import io
 import pickle
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 
 import built
 import pytest
+import tensorflow_datasets as tfds
 
 from pinpp_jax import data
 from pinpp_jax.data import sources, splits
@@ -189,6 +191,114 @@ class TestImageNet:
     shutil.rmtree(imagenet / 'train' / built.WNIDS[1])
     with pytest.raises(UserError, match=f'1 of 3 classes: {built.WNIDS[1]}'):
       data.ImageNet(path=str(imagenet), labels=built.labels())
+
+  def test_some_classes_only(self, imagenet):
+    source = data.ImageNet(
+      path=str(imagenet), wnids=built.WNIDS[1:2], labels=built.labels()
+    )
+    assert {row['wnid'] for row in source} == {built.WNIDS[1]}
+    # Others may be absent from the copy.
+    shutil.rmtree(imagenet / 'train' / built.WNIDS[0])
+    again = data.ImageNet(
+      path=str(imagenet), wnids=built.WNIDS[1:2], labels=built.labels()
+    )
+    assert list(again) == list(source)
+    with pytest.raises(UserError, match='n09999999 is not one of the 3'):
+      data.ImageNet(
+        path=str(imagenet), wnids=['n09999999'], labels=built.labels()
+      )
+
+
+class ImageNet2012(tfds.core.GeneratorBasedBuilder):
+  """As TFDS has it: file names without folders, in any order."""
+
+  name = 'imagenet2012'
+  VERSION = tfds.core.Version('5.1.0')
+  url_infos = {}
+
+  def _info(self):
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(encoding_format='jpeg'),
+          'label': tfds.features.ClassLabel(num_classes=1000),
+          'file_name': tfds.features.Text(),
+        }
+      ),
+    )
+
+  def _split_generators(self, dl_manager):
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self):
+    names = [built.file_name('train', i) for i in range(built.SIZES['train'])]
+    names += [f'{w}/{w}_{i}.JPEG' for w in built.WNIDS for i in (900, 901)]
+    names += ['n00000009/n00000009_1.JPEG']
+    for i, name in enumerate(names):
+      image = built.encoded(built.picture(i, (40, 50)), 'JPEG')
+      file = name.rpartition('/')[2]
+      yield file, {'image': io.BytesIO(image), 'label': 7, 'file_name': file}
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+  """A data folder with TFDS's ImageNet."""
+  root = tmp_path_factory.mktemp('tfds')
+  made = ImageNet2012(data_dir=str(root), file_format='array_record')
+  made.download_and_prepare()
+  return root
+
+
+class TestTfdsImageNet:
+  def source(self, root, **fields):
+    return sources.TfdsImageNet(
+      data_dir=str(root), labels=built.labels(), **fields
+    )
+
+  def test_holds_the_classes_of_the_table_by_name(self, root):
+    source = self.source(root)
+    names = [source.file_name(i) for i in range(len(source))]
+    assert names == sorted(names) and len(names) == built.SIZES['train'] + 6
+    row = source[names.index(f'{built.WNIDS[1]}/{built.WNIDS[1]}_901.JPEG')]
+    place = built.SIZES['train'] + 3
+    expected = built.encoded(built.picture(place, (40, 50)), 'JPEG')
+    assert row['image'] == expected
+    assert (row['label'], row['wnid']) == (1, built.WNIDS[1])
+    assert (row['source'], row['part_mask']) == ('none', None)
+
+  def test_leaves_out_a_data_set(self, root, copy):
+    shutil.copytree(root / 'imagenet2012', copy / 'imagenet2012')
+    source = self.source(copy, exclude=['pinpp'])
+    assert {source.file_name(i) for i in range(len(source))} == {
+      f'{w}/{w}_{i}.JPEG' for w in built.WNIDS for i in (900, 901)
+    }
+
+  def test_a_folder_and_some_classes(self, root):
+    source = self.source(root, path='imagenet2012/5.1.0', wnids=built.WNIDS[:1])
+    assert {row['wnid'] for row in source} == {built.WNIDS[0]}
+    assert pickle.loads(pickle.dumps(source))[2] == source[2]
+
+  def test_none_there(self, tmp_path):
+    with pytest.raises(
+      UserError, match='tfds build imagenet2012 --file_format'
+    ):
+      self.source(tmp_path)
+    with pytest.raises(UserError, match='No imagenet2012 at elsewhere'):
+      self.source(tmp_path, path='elsewhere')
+
+  def test_other_files_than_array_record(self, root, tmp_path):
+    shutil.copytree(root / 'imagenet2012', tmp_path / 'imagenet2012')
+    info = tmp_path / 'imagenet2012' / '5.1.0' / 'dataset_info.json'
+    info.write_text(info.read_text().replace('array_record', 'tfrecord'))
+    with pytest.raises(
+      UserError, match='tfds convert_format --dataset_version'
+    ):
+      self.source(tmp_path)
+
+  def test_an_unknown_split(self, root):
+    with pytest.raises(UserError, match="split='training' is not one of"):
+      self.source(root, split='training')
 
 
 class TestConcatenated:
