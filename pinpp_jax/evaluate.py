@@ -93,13 +93,19 @@ def evaluators(
   """Returns the evaluators of `config.evals` on one split, by name."""
   sharding.check_batch_size('data.eval_batch_size', config.data.eval_batch_size)
   source = inputs.split_source(config.data, split)
+
+  def batches(split: str = split):
+    return inputs.evaluation(
+      config.data, inputs.split_source(config.data, split)
+    )
+
   made = {}
   for name, section in config.evals.items():
     made[f'{split}/{name}'] = construct(
       evals.EVALS,
       section,
       model=model,
-      batches=functools.partial(inputs.evaluation, config.data, source),
+      batches=batches,
       put=put,
       labels=source.labels,
       examples=len(source),

@@ -33,19 +33,14 @@ def count(
     pred: (N, h, w) ids.
     weights: (N, rows) int64 weight of each image in each row.
   """
-  image = np.broadcast_to(np.arange(len(truth))[:, None, None], truth.shape)
-  every = np.ones(truth.shape, bool)
-  for row, ids, where in (
-    (_TP, truth, truth == pred),
-    (_GT, truth, every),
-    (_PR, pred, every),
-  ):
-    used, inverse = np.unique(ids[where], return_inverse=True)
-    # Only ids that occur get a column: the cost does not grow with P.
-    per_image = np.bincount(
-      image[where] * len(used) + inverse, minlength=len(truth) * len(used)
-    ).reshape(len(truth), len(used))
-    table[:, row, used] += weights.T @ per_image
+  right = [t[t == p] for t, p in zip(truth, pred, strict=True)]
+  for row, cells in ((_TP, right), (_GT, truth), (_PR, pred)):
+    per_image = np.zeros((len(truth), table.shape[2]), np.int64)
+    for found, ids in zip(per_image, cells, strict=True):
+      found += np.bincount(ids.ravel(), minlength=len(found))
+    # Of thousands of ids few occur, and only those are weighted.
+    used = np.flatnonzero(per_image.any(0))
+    table[:, row, used] += weights.T @ per_image[:, used]
 
 
 def mean_iou(table: np.ndarray) -> np.ndarray:
@@ -55,7 +50,7 @@ def mean_iou(table: np.ndarray) -> np.ndarray:
 
 def mean_accuracy(table: np.ndarray) -> np.ndarray:
   """Returns (rows,) means of tp / gt over ids with true cells."""
-  return _mean(table[:, _TP], table[:, _GT])
+  return _mean(*_accuracy(table))
 
 
 def pixel_accuracy(table: np.ndarray) -> np.ndarray:
@@ -71,16 +66,22 @@ def mean_iou_per_object(table: np.ndarray, merge: np.ndarray) -> np.ndarray:
   """Returns (rows,) means over object classes of their parts' mean IoU.
 
   Args:
-    table: As in `count`, id 0 being background.
+    table: As in `count`, id 0 being background, which belongs to no object.
     merge: From part id to object id; 0 to 0.
   """
-  over, under = _iou(table[:, :, 1:])
-  iou = over / np.maximum(under, 1)
-  shape = (merge.max(initial=0) + 1, len(table))
-  sums, occur = np.zeros(shape), np.zeros(shape, np.int64)
-  np.add.at(sums, merge[1:], iou.T)
-  np.add.at(occur, merge[1:], (under > 0).T)
-  return _mean(sums.T, occur.T)
+  return _mean_per_object(*_iou(table), merge)
+
+
+def mean_accuracy_per_object(
+  table: np.ndarray, merge: np.ndarray
+) -> np.ndarray:
+  """Returns (rows,) means over object classes of their parts' mean tp / gt.
+
+  Args:
+    table: As in `count`, id 0 being background, which belongs to no object.
+    merge: From part id to object id; 0 to 0.
+  """
+  return _mean_per_object(*_accuracy(table), merge)
 
 
 def _iou(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +89,23 @@ def _iou(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return tp, gt + pred - tp
 
 
+def _accuracy(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  return table[:, _TP], table[:, _GT]
+
+
 def _mean(over: np.ndarray, under: np.ndarray) -> np.ndarray:
   """Returns the mean along axis 1 of over / under where under > 0, else 0."""
   ratio = over / np.maximum(under, 1)
   return ratio.sum(1) / np.maximum((under > 0).sum(1), 1)
+
+
+def _mean_per_object(
+  over: np.ndarray, under: np.ndarray, merge: np.ndarray
+) -> np.ndarray:
+  """Returns the mean over objects of `_mean` over each object's parts."""
+  ratio = over[:, 1:] / np.maximum(under[:, 1:], 1)
+  shape = (merge.max(initial=0) + 1, len(over))
+  sums, occur = np.zeros(shape), np.zeros(shape, np.int64)
+  np.add.at(sums, merge[1:], ratio.T)
+  np.add.at(occur, merge[1:], (under[:, 1:] > 0).T)
+  return _mean(sums.T, occur.T)

@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import functools
 import os
 import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pinpp_jax import metrics
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.evals import examples as examples_lib
-from pinpp_jax.evals import segmentation
+from pinpp_jax.evals import predictions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +23,7 @@ class Sample:
   true: np.ndarray  # int32 (h, w), global part ids
   predicted: np.ndarray | None  # The same, class known; None without a head.
   label: int
-  predicted_class: int
+  predicted_class: int | None  # None without class logits.
   masked: bool  # Whether the image has a part mask at all.
 
 
@@ -42,19 +40,20 @@ def samples(
   """Returns predictions for the first examples of a split, class known.
 
   A model that does not predict the parts of this label table (a plain
-  classifier, object masks) gives samples without predicted parts. Every
-  process must call this, and gets the same list.
+  classifier, object masks) gives samples without predicted parts, one without
+  class logits (a segmenter) samples without predicted class. Every process
+  must call this, and gets the same list.
   """
   found: list[Sample] = []
   for batch in examples_lib.first(batches(), number):
-    placed = put({name: batch[name] for name in segmentation.FIELDS})
-    has_parts = _channels(model, variables, placed) == labels.num_parts + 1
+    placed = put({name: batch[name] for name in predictions.FIELDS})
+    parts = predictions.outputs(model, variables, placed['image']).get('parts')
+    has_parts = bool(parts) and parts[0].shape[-1] == labels.num_parts + 1
     grids = metrics.fetch(
-      segmentation.predict(
+      predictions.predict(
         variables,
         placed,
         key,
-        segmentation.columns(labels),
         model=model,
         attack=None,
         channels=labels.num_parts + 1 if has_parts else 0,
@@ -92,19 +91,11 @@ def load(path: pathlib.Path) -> list[Sample]:
       true=arrays['true'][i],
       predicted=arrays['predicted'][i] if 'predicted' in arrays else None,
       label=int(arrays['label'][i]),
-      predicted_class=int(arrays['predicted_class'][i]),
+      predicted_class=_class(arrays, 'predicted_class', i),
       masked=bool(arrays['masked'][i]),
     )
     for i in range(len(arrays['label']))
   ]
-
-
-def _channels(model: Any, variables: Any, batch: Any) -> int:
-  """Returns the channels of the parts output, 0 if there is none."""
-  image = jax.ShapeDtypeStruct(batch['image'].shape, jnp.float32)
-  apply = functools.partial(model.apply, train=False, parts=True)
-  parts = jax.eval_shape(apply, variables, image).get('parts')
-  return parts[0].shape[-1] if parts else 0
 
 
 def _sample(grids: Mapping[str, np.ndarray], i: int) -> Sample:
@@ -113,6 +104,10 @@ def _sample(grids: Mapping[str, np.ndarray], i: int) -> Sample:
     true=grids['truth'][i],
     predicted=grids['known'][i] if 'known' in grids else None,
     label=int(grids['label'][i]),
-    predicted_class=int(grids['class'][i]),
+    predicted_class=_class(grids, 'class', i),
     masked=bool(grids['source'][i] != 0),
   )
+
+
+def _class(arrays: Mapping[str, np.ndarray], name: str, i: int) -> int | None:
+  return int(arrays[name][i]) if name in arrays else None

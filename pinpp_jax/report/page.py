@@ -64,6 +64,7 @@ def write(
     weights=weights,
     headlines=scores_lib.headlines(table),
     table=table,
+    notes=scores_lib.notes(table),
     scores=sorted(scores.items()),
     curves=curves.draw(rows),
     pictures=pictures.cards(samples, labels) if labels else [],

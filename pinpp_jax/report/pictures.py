@@ -25,7 +25,7 @@ class Card:
   """What the page shows of one sample."""
 
   label: str
-  predicted_class: str
+  predicted_class: str  # Empty if the model predicts no class.
   correct: bool
   image: str  # Data URIs.
   true: str
@@ -77,11 +77,11 @@ def overlay(
 
 def _card(sample: Sample, labels: LabelTable) -> Card:
   image = _enlarge(sample.image)
-  wnid = labels.wnids[sample.label]
+  wnid, guess = labels.wnids[sample.label], sample.predicted_class
   return Card(
     label=_class_name(labels, sample.label),
-    predicted_class=_class_name(labels, sample.predicted_class),
-    correct=sample.label == sample.predicted_class,
+    predicted_class='' if guess is None else _class_name(labels, guess),
+    correct=sample.label == guess,
     image=_jpeg(image),
     true=_jpeg(overlay(image, sample.true, labels)) if sample.masked else '',
     predicted=(
@@ -99,7 +99,7 @@ def _card(sample: Sample, labels: LabelTable) -> Card:
 
 
 def _agreement(sample: Sample) -> str:
-  """Returns the share of the foreground's cells that are predicted right."""
+  """Returns the share of the true parts' cells that are predicted right."""
   if sample.predicted is None or not sample.masked or not sample.true.any():
     return ''
   right = (sample.true == sample.predicted)[sample.true > 0]

@@ -5,17 +5,39 @@ import dataclasses
 import math
 from typing import Any
 
-# In the order of the table; other scores are only listed in full below it.
-NAMES = {
-  'accuracy': 'Top-1 accuracy',
-  'top5': 'Top-5 accuracy',
-  'loss': 'Cross entropy',
+_SEGMENTATION = {
   'part_miou_known': 'Part mIoU, class known',
   'part_miou_open': 'Part mIoU, class unknown',
   'part_miou_known_per_object': 'Part mIoU per object class, class known',
   'object_miou': 'Object mIoU',
   'pixel_accuracy': 'Pixel accuracy on parts, class unknown',
   'pixel_accuracy_known': 'Pixel accuracy on parts, class known',
+}
+_ENDS = {
+  '': '',
+  '_prior': ' (location prior)',
+  '_grid': ', 8-pixel grid',
+  '_grid_prior': ', 8-pixel grid (location prior)',
+}
+# In the order of the table; other scores are only listed in full below it.
+NAMES = {
+  'accuracy': 'Top-1 accuracy',
+  'top5': 'Top-5 accuracy',
+  'loss': 'Cross entropy',
+} | {
+  score + end: name + words
+  for score, name in _SEGMENTATION.items()
+  for end, words in _ENDS.items()
+}
+# What a reader has to know of scores with such a name.
+_NOTES = {
+  '_grid': (
+    '“8-pixel grid” counts one pixel of 8 × 8, as in the labels of classifiers.'
+  ),
+  '_prior': (
+    '“Location prior” predicts, for every image of a class, the most frequent'
+    ' label of each place in its training images.'
+  ),
 }
 _HEADLINES = ('accuracy', 'part_miou_known', 'object_miou')
 
@@ -58,6 +80,15 @@ def headlines(rows: Sequence[Row]) -> list[Row]:
     if row.score in _HEADLINES and row.split == rows[0].split
   ]
   return sorted(found, key=lambda row: _HEADLINES.index(row.score))[:5]
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+  """Returns sentences that explain names in these rows."""
+  return [
+    note
+    for part, note in _NOTES.items()
+    if any(part in row.score for row in rows)
+  ]
 
 
 def threat_model(attack: Mapping[str, Any] | None) -> str:

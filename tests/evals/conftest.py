@@ -25,18 +25,19 @@ class Tiny(nn.Module):
   num_parts: int = 6
   stride: int = 8
   has_parts: bool = True
+  has_logits: bool = True
 
   @nn.compact
   def __call__(self, image, *, train=False, parts=False):
-    logits = nn.Dense(self.num_classes)(image.mean((1, 2)) * 20)
-    if not (parts and self.has_parts):
-      return {'logits': logits}
-    window = (self.stride, self.stride)
-    cells = nn.avg_pool(image, window, window)
-    return {
-      'logits': logits,
-      'parts': [nn.Dense(self.num_parts + 1)(cells * 20 - 10), cells],
-    }
+    output = {}
+    if self.has_logits:
+      output['logits'] = nn.Dense(self.num_classes)(image.mean((1, 2)) * 20)
+    if parts and self.has_parts:
+      window = (self.stride, self.stride)
+      cells = nn.avg_pool(image, window, window)
+      scores = nn.Dense(self.num_parts + 1)(cells * 20 - 10)
+      output['parts'] = [scores, cells]
+    return output
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,11 +93,11 @@ def tiny_table():
   )
 
 
-def tiny_split(table):
+def tiny_split(table, *, cell=8, seed=0):
   """21 examples as one big batch without padding."""
-  rng, n = np.random.default_rng(0), 21
+  rng, n = np.random.default_rng(seed), 21
   label = rng.integers(0, len(COUNTS), n).astype(np.int32)
-  local = rng.integers(0, 4, (n, CELLS, CELLS))
+  local = rng.integers(0, 4, (n, SIZE // cell, SIZE // cell))
   limit = np.asarray(table.part_counts)[label][:, None, None]
   first = np.asarray(table.first)[label][:, None, None]
   parts = np.where((local > 0) & (local <= limit), first + local - 1, 0)
@@ -107,6 +108,7 @@ def tiny_split(table):
     'image': image,
     'label': label,
     'parts': parts.astype(np.int32),
+    'candidates': table.candidates[label],
     'source': np.array([0, 1, 2] * (n // 3), np.int32),
     'index': np.arange(n, dtype=np.int32),
     'id': rng.integers(0, 2**32, n).astype(np.uint32),
@@ -138,14 +140,17 @@ def put(batch):
 def tiny_scores(put, index=0, count=1):
   """Runs everything on one process's rows of each batch of eight."""
   table = tiny_table()
-  split = tiny_split(table)
+  splits = {
+    'test': tiny_split(table, cell=4),
+    'train': tiny_split(table, cell=4, seed=1),
+  }
   model = Tiny()
   variables = model.init(
     jax.random.key(1), np.zeros((1, SIZE, SIZE, 3), np.float32), parts=True
   )
 
-  def batches():
-    for batch in batches_of(split, 8):
+  def batches(split='test'):
+    for batch in batches_of(splits[split], 8):
       yield {k: v[index::count] for k, v in batch.items()}
 
   fields = dict(model=model, batches=batches, put=put, labels=table)
@@ -155,9 +160,9 @@ def tiny_scores(put, index=0, count=1):
   scores = accuracy.Accuracy(
     attack={'name': 'noise', 'eps': 0.2}, prefix='', examples=21, **fields
   )(variables, key)
-  scores |= segmentation.Segmentation(bootstrap=5, limit=13, **fields)(
-    variables, key
-  )
+  scores |= segmentation.Segmentation(
+    prior=True, bootstrap=5, limit=13, **fields
+  )(variables, key)
   found = samples.samples(variables, key, number=5, **fields)
   # The order inside a global batch is that of the processes.
   sums = sorted(float(sample.image.sum()) for sample in found)
@@ -174,5 +179,9 @@ def tiny():
     return model, model.init(jax.random.key(1), image, parts=True)
 
   return types.SimpleNamespace(
-    make=make, batches_of=batches_of, put=put, scores=tiny_scores
+    make=make,
+    split=tiny_split,
+    batches_of=batches_of,
+    put=put,
+    scores=tiny_scores,
   )

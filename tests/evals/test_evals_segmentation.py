@@ -1,18 +1,28 @@
+import re
+
+import jax
 import numpy as np
 import pytest
 
 from pinpp_jax import evals
 from pinpp_jax.construct import construct
 from pinpp_jax.errors import UserError
-from pinpp_jax.evals import counts, segmentation
+from pinpp_jax.evals import counts, predictions, tables
 
 
-def make(tiny, split, table, model, *, size=8, order=None, **fields):
+def make(
+  tiny, split, table, model, *, size=8, order=None, train=None, **fields
+):
+  def batches(name='test'):
+    if name == 'train':
+      return tiny.batches_of(train, size)
+    return tiny.batches_of(split, size, order)
+
   return construct(
     evals.EVALS,
     {'name': 'segmentation'} | fields,
     model=model,
-    batches=lambda: tiny.batches_of(split, size, order),
+    batches=batches,
     put=tiny.put,
     labels=table,
   )
@@ -43,7 +53,7 @@ def mean(values):
   return sum(values) / len(values)
 
 
-def expected(truth, pred, table, how):
+def expected(truth, pred, table, how, end=''):
   """Returns all scores of one way to predict, from dense matrices."""
   owner = {p.global_id: table.wnids.index(p.wnid) + 1 for p in table.parts}
   owner[0] = 0
@@ -63,28 +73,32 @@ def expected(truth, pred, table, how):
       for i in range(len(matrix))
       if matrix[i].sum()
     }
-    for bg, first in (('', 1), ('_bg', 0)):
-      scores[level.format('miou') + bg] = mean(
-        v for i, v in iou.items() if i >= first
-      )
-      scores[level.format('macc') + bg] = mean(
-        v for i, v in acc.items() if i >= first
-      )
-    if level.startswith('part'):
-      right = (truth == pred).ravel()
-      scores[f'pixel_accuracy{known}'] = right[truth.ravel() > 0].mean()
-      scores[f'pixel_accuracy{known}_bg'] = right.mean()
-      scores[f'part_miou_{how}_per_object'] = mean(
-        mean(v for i, v in iou.items() if i and owner[i] == k)
-        for k in {owner[i] for i in iou if i}
-      )
+    for name, values in (('miou', iou), ('macc', acc)):
+      for bg, first in (('', 1), ('_bg', 0)):
+        scores[level.format(name) + bg + end] = mean(
+          v for i, v in values.items() if i >= first
+        )
+      if level.startswith('part'):
+        scores[f'part_{name}_{how}_per_object{end}'] = mean(
+          mean(v for i, v in values.items() if i and owner[i] == k)
+          for k in {owner[i] for i in values if i}
+        )
+  right = (truth == pred).ravel()
+  scores[f'pixel_accuracy{known}{end}'] = right[truth.ravel() > 0].mean()
+  scores[f'pixel_accuracy{known}_bg{end}'] = right.mean()
   return scores
 
 
-def direct(tiny, split, model, variables, table):
+def resize(logits, size):
+  shape = (len(logits), *size, logits.shape[-1])
+  return jax.image.resize(logits, shape, 'linear', antialias=False)
+
+
+def direct(split, model, variables, table):
   """Returns truth, open and known predictions of the masked images."""
   image = split['image'].astype(np.float32) / 255
-  logits = np.asarray(model.apply(variables, image, parts=True)['parts'][0])
+  logits = model.apply(variables, image, parts=True)['parts'][0]
+  logits = np.asarray(resize(logits, split['parts'].shape[1:]))
   opened = logits.argmax(-1)
   known = np.zeros_like(opened)
   for i, label in enumerate(split['label']):
@@ -96,103 +110,122 @@ def direct(tiny, split, model, variables, table):
   return split['parts'][keep], opened[keep], known[keep]
 
 
-@pytest.mark.parametrize('size', [8, 24])
-def test_equals_a_dense_computation(tiny, split, table, key, size):
+def usual(train, split):
+  """Returns each masked image's prediction from its class alone."""
+  wanted = np.zeros_like(split['parts'])
+  for at in np.ndindex(wanted.shape):
+    label = split['label'][at[0]]
+    same = (train['label'] == label) & (train['source'] != 0)
+    seen = np.bincount(train['parts'][same][:, *at[1:]], minlength=1)
+    wanted[at] = seen.argmax()
+  return wanted[split['source'] != 0]
+
+
+@pytest.mark.parametrize('cell, size', [(8, 8), (8, 24), (2, 8), (1, 24)])
+def test_equals_a_dense_computation(tiny, table, key, cell, size):
   model, variables = tiny.make()
-  scores = make(tiny, split, table, model, size=size)(variables, key)
-  truth, opened, known = direct(tiny, split, model, variables, table)
+  split, train = (tiny.split(table, cell=cell, seed=s) for s in (0, 1))
+  fields = dict(size=size, prior=True, train=train)
+  scores = make(tiny, split, table, model, **fields)(variables, key)
+  truth, opened, known = direct(split, model, variables, table)
   assert len(np.unique(opened)) > 3 and (opened != known).any()
-  wanted = expected(truth, opened, table, 'open')
-  wanted |= expected(truth, known, table, 'known')
-  wanted['masked_examples'] = 14
+  wanted = {'masked_examples': 14}
+  every = [(slice(None), '')]
+  if cell < 8:
+    every.append((np.arange(4, 32, 8) // cell, '_grid'))
+  for at, grid in every:
+    for pred, how, end in (
+      (opened, 'open', grid),
+      (known, 'known', grid),
+      (usual(train, split), 'known', f'{grid}_prior'),
+    ):
+      there = [x[:, at][:, :, at] for x in (truth, pred)]
+      wanted |= expected(*there, table, how, end)
   assert scores == pytest.approx(wanted, abs=1e-12)
 
 
-@pytest.mark.parametrize('seed', range(5))
-def test_random_predictions_against_dense_matrices(table, seed):
-  rng = np.random.default_rng(seed)
-  # Few ids in use, so that some classes are missing in truth or prediction.
-  truth = rng.choice([0, 0, 1, 3, 5], (9, 3, 3))
-  pred = rng.choice([0, 1, 1, 4, 5, 6], (9, 3, 3))
-  sparse = np.zeros((1, 3, 7), np.int64)
-  for rows in (slice(0, 4), slice(4, 9)):
-    ones = counts.replicates(np.arange(9)[rows], 0)
-    counts.count(sparse, truth[rows], pred[rows], ones)
-  wanted = expected(truth, pred, table, 'open')
-  no_bg = sparse[:, :, 1:]
-  assert counts.mean_iou(no_bg) == pytest.approx(wanted['part_miou_open'])
-  assert counts.mean_iou(sparse) == pytest.approx(wanted['part_miou_open_bg'])
-  assert counts.mean_accuracy(no_bg) == pytest.approx(wanted['part_macc_open'])
-  assert counts.pixel_accuracy(no_bg) == pytest.approx(wanted['pixel_accuracy'])
-  assert counts.mean_iou_per_object(
-    sparse, segmentation.objects(table)
-  ) == pytest.approx(wanted['part_miou_open_per_object'])
+@pytest.mark.parametrize('stride, cell', [(16, 8), (4, 8), (16, 1)])
+def test_logits_of_any_size_fit_any_labels(tiny, table, key, stride, cell):
+  model, variables = tiny.make(stride=stride)
+  split = tiny.split(table, cell=cell)
+  scores = make(tiny, split, table, model)(variables, key)
+  truth, opened, _ = direct(split, model, variables, table)
+  wanted = expected(truth, opened, table, 'open')
+  assert {k: scores[k] for k in wanted} == pytest.approx(wanted)
 
 
-def test_a_case_by_hand():
-  truth = np.array([[[1, 1], [0, 2]]])
-  pred = np.array([[[1, 2], [2, 2]]])
-  table = np.zeros((1, 3, 5), np.int64)
-  counts.count(table, truth, pred, np.ones((1, 1), np.int64))
-  # Part 1: 1 of 2; part 2: 1 of 3; parts 3, 4 do not occur; background: 0.
-  assert counts.mean_iou(table[:, :, 1:])[0] == pytest.approx(5 / 12)
-  assert counts.mean_iou(table)[0] == pytest.approx(5 / 18)
-  assert counts.mean_accuracy(table[:, :, 1:])[0] == pytest.approx(0.75)
-  assert counts.pixel_accuracy(table[:, :, 1:])[0] == pytest.approx(2 / 3)
-  assert counts.pixel_accuracy(table)[0] == pytest.approx(0.5)
+def shapes(function, *args):
+  """Returns the sizes of all arrays in a computation."""
+  found = re.findall(r'\w\[([\d,]+)\]', str(jax.make_jaxpr(function)(*args)))
+  return [np.prod([int(n) for n in shape.split(',')]) for shape in found]
 
 
-def test_perfect_predictions_score_one():
-  truth = np.array([[[1, 1], [0, 2]]])
-  table = np.zeros((1, 3, 4), np.int64)
-  counts.count(table, truth, truth, np.ones((1, 1), np.int64))
-  for score in (
-    counts.mean_iou,
-    counts.mean_accuracy,
-    counts.pixel_accuracy,
-  ):
-    assert score(table) == 1
+def test_no_logits_at_every_label(tiny, table, key):
+  model, variables = tiny.make(num_parts=300)
+  split = tiny.split(table, cell=1)
+  whole = split['parts'].size * 301
+
+  def predict(batch):
+    return predictions.predict(
+      variables, batch, key, model=model, attack=None, channels=301, known=True
+    )
+
+  def dense(logits):
+    return resize(logits, (32, 32)).argmax(-1)
+
+  assert max(shapes(dense, np.zeros((21, 4, 4, 301)))) == whole
+  batch = {name: split[name] for name in predictions.FIELDS}
+  assert max(shapes(predict, batch)) <= whole / 16
+  memory = jax.jit(predict).lower(batch).compile().memory_analysis()
+  assert memory.temp_size_in_bytes < 4 * whole / 4
+
+
+def test_a_prior_of_the_very_image_is_perfect_and_made_once(tiny, table, key):
+  split = tiny.split(table, cell=1)
+  # One image of each of two classes; the other classes have none.
+  rows = [
+    np.flatnonzero((split['label'] == k) & (split['source'] != 0))[0]
+    for k in (0, 1)
+  ]
+  one = {k: v[rows] for k, v in split.items()}
+  model, variables = tiny.make()
+  calls = []
+
+  def batches(name='test'):
+    calls.append(name)
+    return tiny.batches_of(one, 8)
+
+  evaluator = construct(
+    evals.EVALS,
+    {'name': 'segmentation', 'prior': True},
+    model=model,
+    batches=batches,
+    put=tiny.put,
+    labels=table,
+  )
+  for _ in range(2):
+    scores = evaluator(variables, key)
+  found = {k: v for k, v in scores.items() if k.endswith('_prior')}
+  assert len(found) == 24 and set(found.values()) == {1.0}
+  assert calls.count('train') == 1
 
 
 def test_known_class_predicts_only_its_parts(tiny, split, table, key):
   model, variables = tiny.make()
   batch = tiny.put(next(tiny.batches_of(split, 24)))
-  grids = segmentation.predict(
-    variables,
-    batch,
-    key,
-    segmentation.columns(table),
-    model=model,
-    attack=None,
-    channels=7,
-    known=True,
+  del batch['index']
+  grids = predictions.predict(
+    variables, batch, key, model=model, attack=None, channels=7, known=True
   )
-  owner = segmentation.objects(table)[np.asarray(grids['known'])]
+  owner = tables.objects(table)[np.asarray(grids['known'])]
   label = split['label'][:, None, None]
   assert ((owner[:21] == 0) | (owner[:21] == label + 1)).all()
   # A class without parts is background everywhere.
   assert not grids['known'][:21][split['label'] == 2].any()
 
 
-def test_columns_and_objects(table):
-  np.testing.assert_array_equal(
-    segmentation.columns(table),
-    [[0, 1, 2, 0], [0, 3, 4, 5], [0, 0, 0, 0], [0, 6, 0, 0]],
-  )
-  np.testing.assert_array_equal(
-    segmentation.objects(table), [0, 1, 1, 2, 2, 2, 4]
-  )
-
-
-def test_coarse_predictions_are_enlarged(tiny, split, table, key):
-  model, variables = tiny.make(stride=16)
-  scores = make(tiny, split, table, model)(variables, key)
-  image = split['image'].astype(np.float32) / 255
-  logits = np.asarray(model.apply(variables, image, parts=True)['parts'][0])
-  opened = logits.argmax(-1).repeat(2, 1).repeat(2, 2)
-  keep = split['source'] != 0
-  wanted = expected(split['parts'][keep], opened[keep], table, 'open')
-  assert {k: scores[k] for k in wanted} == pytest.approx(wanted)
+def test_objects(table):
+  np.testing.assert_array_equal(tables.objects(table), [0, 1, 1, 2, 2, 2, 4])
 
 
 def test_object_targets(tiny, split, table, key):
@@ -201,7 +234,7 @@ def test_object_targets(tiny, split, table, key):
   image = split['image'].astype(np.float32) / 255
   logits = np.asarray(model.apply(variables, image, parts=True)['parts'][0])
   keep = split['source'] != 0
-  truth = segmentation.objects(table)[split['parts']][keep]
+  truth = tables.objects(table)[split['parts']][keep]
   pred = logits.argmax(-1)[keep]
   iou = ious(confusion(truth, pred, 5))
   assert set(scores) == {
@@ -224,25 +257,24 @@ def test_bootstrap_does_not_depend_on_order(tiny, split, table, key):
   assert low < first['part_miou_known'] < high
 
 
-def test_bootstrap_weights_are_poisson():
-  weights = counts.replicates(np.arange(400, dtype=np.uint32), 100)
-  assert (weights[:, 0] == 1).all()
-  draws = weights[:, 1:]
-  assert abs(draws.mean() - 1) < 0.02 and abs(draws.var() - 1) < 0.04
-
-
-def test_weights_count_images_repeatedly():
-  rng = np.random.default_rng(0)
-  truth, pred = rng.integers(0, 4, (2, 5, 3, 3))
-  weights = np.array([[1, 0], [1, 2], [1, 1], [1, 0], [1, 3]])
-  table = np.zeros((2, 3, 4), np.int64)
-  counts.count(table, truth, pred, weights)
-  again = np.zeros((1, 3, 4), np.int64)
-  for i, n in enumerate(weights[:, 1]):
-    for _ in range(n):
-      one = np.ones((1, 1), np.int64)
-      counts.count(again, truth[i : i + 1], pred[i : i + 1], one)
-  np.testing.assert_array_equal(table[1], again[0])
+def test_bootstrap_scores_repeated_images(tiny, table, key):
+  model, variables = tiny.make()
+  split = tiny.split(table, cell=4)
+  scores = make(tiny, split, table, model, bootstrap=9)(variables, key)
+  truth, opened, known = direct(split, model, variables, table)
+  ids = split['id'][split['source'] != 0]
+  drawn = []
+  for weights in counts.replicates(ids, 9).T[1:]:
+    again = [x.repeat(weights, axis=0) for x in (truth, opened, known)]
+    wanted = expected(again[0], again[1], table, 'open')
+    wanted |= expected(again[0], again[2], table, 'known')
+    again = [x[:, 1::2, 1::2] for x in again]
+    wanted |= expected(again[0], again[1], table, 'open', '_grid')
+    drawn.append(wanted | expected(again[0], again[2], table, 'known', '_grid'))
+  for name in drawn[0]:
+    ends = np.percentile([row[name] for row in drawn], (2.5, 97.5))
+    found = scores[f'{name}_low'], scores[f'{name}_high']
+    assert found == pytest.approx(tuple(ends)), name
 
 
 def test_attack_limit_and_prefix(tiny, split, table, key, noise):
@@ -262,21 +294,6 @@ def test_a_split_without_masks_has_no_scores(tiny, split, table, key):
   assert scores == {'masked_examples': 0}
 
 
-@pytest.mark.parametrize('tag', ['b4_s96', 'b2_s224'])
-def test_pixel_accuracy_is_that_of_the_reference(golden, tag):
-  recorded = np.load(golden / 'mpm_l3_down.npz')
-  logits = recorded[f'f32/{tag}/eval_seg0']
-  # The reference marks background as -1 before it counts.
-  truth = np.maximum(recorded[f'f32/{tag}/pixel_seg0'], 0)
-  table = np.zeros((1, 3, logits.shape[1]), np.int64)
-  ones = counts.replicates(np.arange(len(truth)), 0)
-  counts.count(table, truth, logits.argmax(1), ones)
-  share = counts.pixel_accuracy(table[:, :, 1:])[0]
-  assert 100 * share == pytest.approx(
-    recorded[f'f32/{tag}/eval_pixel_acc'], rel=1e-6
-  )
-
-
 def test_mistakes_are_named(tiny, split, table, key):
   model, variables = tiny.make(has_parts=False)
   with pytest.raises(UserError, match='needs a model'):
@@ -286,6 +303,19 @@ def test_mistakes_are_named(tiny, split, table, key):
     make(tiny, split, table, model)(variables, key)
   with pytest.raises(UserError, match='targets'):
     make(tiny, split, table, model, targets='part')
+  with pytest.raises(UserError, match='prior'):
+    make(tiny, split, table, model, targets='objects', prior=True)
   model, variables = tiny.make()
   with pytest.raises(RuntimeError, match='twice'):
     make(tiny, split, table, model, order=[3, 3, 4])(variables, key)
+
+
+def test_a_segmenter_has_scores_but_nothing_to_attack(
+  tiny, split, table, key, noise
+):
+  model, variables = tiny.make(has_logits=False)
+  scores = make(tiny, split, table, model)(variables, key)
+  wanted = expected(*direct(split, model, variables, table)[:2], table, 'open')
+  assert {k: scores[k] for k in wanted} == pytest.approx(wanted)
+  with pytest.raises(UserError, match='class logits'):
+    make(tiny, split, table, model, attack=noise)(variables, key)

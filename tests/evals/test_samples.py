@@ -7,11 +7,15 @@ import pytest
 from pinpp_jax.evals import samples
 
 
-@pytest.mark.parametrize('has_parts', [True, False])
+@pytest.mark.parametrize(
+  'has_parts, has_logits, cell',
+  [(True, True, 8), (False, True, 8), (True, False, 1)],
+)
 def test_samples_are_the_first_examples(
-  tiny, split, table, key, has_parts, tmp_path
+  tiny, table, key, has_parts, has_logits, cell, tmp_path
 ):
-  model, variables = tiny.make(has_parts=has_parts)
+  split = tiny.split(table, cell=cell)
+  model, variables = tiny.make(has_parts=has_parts, has_logits=has_logits)
   found = samples.samples(
     variables,
     key,
@@ -28,6 +32,7 @@ def test_samples_are_the_first_examples(
     assert sample.label == split['label'][i]
     assert sample.masked == (i % 3 != 0)
     assert (sample.predicted is not None) == has_parts
+    assert (sample.predicted_class is not None) == has_logits
 
   samples.save(tmp_path / 'samples.npz', found)
   again = samples.load(tmp_path / 'samples.npz')

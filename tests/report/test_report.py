@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -247,3 +248,36 @@ def test_samples_without_masks_or_parts(labels):
   )
   (card,) = pictures.cards([bare], labels)
   assert card.correct and not (card.true or card.predicted or card.agreement)
+
+
+def test_samples_at_every_pixel_without_a_class(workdir):
+  one = make_samples()[0]
+  fine = np.zeros((32, 32), np.int32)
+  fine[:8] = 1
+  sample = dataclasses.replace(
+    one, true=fine, predicted=fine * 0, predicted_class=None
+  )
+  html = report.write(workdir, samples=[sample]).read_text()
+  assert 'predicted parts (0%)' in html
+  assert 'class="badge' not in html
+
+
+def test_grids_and_priors_are_rows_with_a_note(workdir):
+  html = report.write(workdir).read_text()
+  assert '8-pixel' not in html and 'ocation prior' not in html
+  more = {
+    'test/part_miou_known_grid': 0.3,
+    'test/part_miou_known_prior': 0.125,
+    'test/part_miou_known_prior_low': 0.12,
+    'test/part_miou_known_prior_high': 0.13,
+    'test/part_miou_known_grid_prior': 0.1,
+  }
+  html = report.write(workdir, scores=SCORES | more).read_text()
+  for text in (
+    'Part mIoU, class known (location prior)',
+    '12.0% – 13.0%',
+    'Part mIoU, class known, 8-pixel grid (location prior)',
+    '“8-pixel grid” counts',
+    '“Location prior” predicts',
+  ):
+    assert text in html, text

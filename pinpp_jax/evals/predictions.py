@@ -1,0 +1,95 @@
+"""What a model predicts for a batch: classes, and parts at every label."""
+
+from collections.abc import Mapping
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pinpp_jax.errors import UserError
+from pinpp_jax.evals import examples as examples_lib
+from pinpp_jax.evals import grids
+
+FIELDS = ('image', 'label', 'id', 'mask', 'parts', 'source', 'candidates')
+
+
+@functools.partial(
+  jax.jit, static_argnames=('model', 'attack', 'channels', 'known')
+)
+def predict(
+  variables: Any,
+  batch: Any,
+  key: jax.Array,
+  *,
+  model: Any,
+  attack: Any,
+  channels: int,
+  known: bool,
+) -> dict[str, jax.Array]:
+  """Returns int32 grids `truth`, `open` and, if asked for, `known`.
+
+  Grids have the shape of batch['parts']: the finest part logits are
+  interpolated to it before the largest is taken, among all channels (open) or
+  among the image's candidates (known). Beside them: `class` (argmax of the
+  class logits, if the model has any) and the batch's `label`, `id`, `mask` and
+  `source`, so that all can be fetched together. Without channels there is no
+  `open` and no `known`.
+
+  Args:
+    variables: Weights and statistics.
+    batch: `FIELDS` of an evaluation batch, on the devices.
+    key: Key of the evaluation.
+    model: Linen module.
+    attack: Attack or None.
+    channels: Number of channels that 'parts' must have, 0 to leave it out.
+    known: Whether to predict with known class as well.
+
+  Raises:
+    UserError: If the model lacks what is asked for.
+  """
+  if attack and 'logits' not in outputs(model, variables, batch['image']):
+    raise UserError('An attack needs a model with class logits.')
+  image = examples_lib.image(variables, batch, key, model=model, attack=attack)
+  output = model.apply(variables, image, train=False, parts=True)
+  found = {name: batch[name] for name in ('label', 'id', 'mask', 'source')}
+  found['truth'] = batch['parts']
+  if 'logits' in output:
+    found['class'] = output['logits'].argmax(-1)
+  if channels:
+    logits, size = _finest(output, channels), batch['parts'].shape[1:]
+    found['open'] = grids.largest(logits, size)
+    if known:
+      found['known'] = _largest_among(logits, batch['candidates'], size)
+  return found
+
+
+def outputs(model: Any, variables: Any, image: Any) -> Any:
+  """Returns the shapes of a model's whole output for images (B, H, W, 3)."""
+  image = jax.ShapeDtypeStruct(image.shape, jnp.float32)
+  apply = functools.partial(model.apply, train=False, parts=True)
+  return jax.eval_shape(apply, variables, image)
+
+
+def _largest_among(
+  logits: jax.Array, ids: jax.Array, size: tuple[int, ...]
+) -> jax.Array:
+  """Returns (B, *size) int32: which of ids (B, m) has the largest logit."""
+  # Column 0 once more stands where a class has fewer parts than m; the first
+  # of equals is taken, so these copies change nothing.
+  among = jax.vmap(lambda x, i: x[..., i])(logits, ids)
+  return jax.vmap(lambda i, k: i[k])(ids, grids.largest(among, size))
+
+
+def _finest(output: Mapping[str, Any], channels: int) -> jax.Array:
+  """Returns the finest part logits (B, h, w, channels)."""
+  if 'parts' not in output:
+    raise UserError('Segmentation needs a model with a parts output.')
+  logits = output['parts'][0]
+  if logits.shape[-1] != channels:
+    raise UserError(
+      f'The model has {logits.shape[-1]} part channels and the data'
+      f' {channels} with background: evaluate it on the data set it was'
+      ' trained for.'
+    )
+  return logits
