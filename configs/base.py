@@ -38,6 +38,9 @@ def recipe(size: str) -> Any:
     data_dir='',
     # If given, the hash that the data set's split must have.
     split_hash='',
+    # A data set of pseudo labels, as configs/label.py makes it, that joins the
+    # training: by name, or its folder. '' is none.
+    pseudo='',
     # An ImageNet copy (folder or tar) whose images outside the data set join
     # the training, supervised by their class alone; relative to data_dir.
     imagenet='',
@@ -46,7 +49,17 @@ def recipe(size: str) -> Any:
     eval_batch_size=512,
     workers=8,
     threads=2,
+    # Repeat the annotated images of small classes.
+    balance=False,
+    # Shares of an image's area that a training view may have, and the chance
+    # that it is mirrored: 0 where names of parts tell left from right.
     scale=(0.08, 1.0),
+    flip=0.5,
+    # Evaluation makes the shorter side this many image sizes, and cuts.
+    eval_resize=256 / 224,
+    # Labels lie on a grid of cells of so many pixels a side, each sampled at
+    # this pixel: 4 of 8 is the centre.
+    cell=8,
     grid_offset=4,
   )
   config.augment = dict(
@@ -146,8 +159,13 @@ def measure_pgd(config: Any, size: str) -> None:
   )  # fmt: skip
 
 
-def with_parts(config: Any) -> None:
-  """Turns the classifier into MPM under joint supervision."""
+def with_parts(config: Any, size: str, options: set[str]) -> None:
+  """Turns the classifier into MPM under joint supervision.
+
+  Pseudo labels join the masks that people drew, unless `human` is an option.
+  """
+  if size != 'smoke' and 'human' not in options:
+    config.data.pseudo = 'pinpp_pseudo' + ('_mini' if size == 'mini' else '')
   config.model.update(name='mpm', level=3, top_down=True)
   config.objective = dict(
       name='parts', weight=1.0, smoothing=0.1, ignore_blank=True,

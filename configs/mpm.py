@@ -4,11 +4,13 @@ r"""MPM: joint supervision by classes and parts, adversarially trained (PGD-2).
   python -m pinpp_jax.main --config=configs/mpm.py:mini
   python -m pinpp_jax.main --config=configs/mpm.py:smoke
 
-The paper's main recipe; starts from the run of configs/mpm_init.py. Options,
-joined to the size by '-' (`mpm.py:level1-mini`): the ablations `level1` (parts
-at 7x7 alone), `level2` (14 and 7), `object` (object masks instead of parts),
-`two_stage` (the class read off the predicted parts), and `reference` (the
-PyTorch reference's own behaviour wherever ours differs). The released ablations
+The paper's main recipe, stage 3: starts from the run of configs/mpm_init.py and
+learns from the masks that people drew and from the pseudo labels of
+configs/label.py. Options, joined to the size by '-' (`mpm.py:level1-mini`): the
+ablations `human` (no pseudo labels), `level1` (parts at 7x7 alone), `level2`
+(14 and 7), `object` (object masks instead of parts), `two_stage` (the class
+read off the predicted parts), and `reference` (the PyTorch reference's own
+behaviour wherever ours differs). The released ablations
 do not say what they started from; ours start like the main recipe, except
 `two_stage`, which takes the backbone alone.
 
@@ -17,14 +19,14 @@ Cost and accuracy of 80 epochs: not measured yet.
 
 from configs import base
 
-OPTIONS = ('level1', 'level2', 'object', 'two_stage', 'reference')
+OPTIONS = ('human', 'level1', 'level2', 'object', 'two_stage', 'reference')
 
 
 def get_config(variant='full'):
   """Returns the recipe for `variant`, words joined by '-'."""
   size, options = base.words(variant, OPTIONS)
   config = base.recipe(size)
-  base.with_parts(config)
+  base.with_parts(config, size, options)
   base.robust(config, size)
   if size == 'full':
     config.init.path = 'runs/mpm_init-full'

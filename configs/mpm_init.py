@@ -8,7 +8,8 @@ r"""The stage before adversarial training: bypass and classifier alone learn.
 One clean epoch over torchvision's V2 weights (the file is yours to bring). The
 backbone's weights are frozen; its BatchNorm statistics are re-estimated for
 GELU. The rate climbs for the whole epoch, as in the reference, whose warm-up of
-two epochs outlasts the run. Options: `reference`.
+two epochs outlasts the run. Options: `human`
+(no pseudo labels), `reference`.
 
 Cost and accuracy: not measured yet.
 """
@@ -18,9 +19,9 @@ from configs import base
 
 def get_config(variant='full'):
   """Returns the recipe for `variant`, words joined by '-'."""
-  size, options = base.words(variant, ('reference',))
+  size, options = base.words(variant, ('human', 'reference'))
   config = base.recipe(size)
-  base.with_parts(config)
+  base.with_parts(config, size, options)
   config.augment.erasing = 0.25
   config.init.part = 'backbone'
   config.optim.update(frozen=('backbone',), schedule='constant')

@@ -10,7 +10,7 @@ import jax
 
 from pinpp_jax import data, sharding
 from pinpp_jax.construct import Config
-from pinpp_jax.data import sources
+from pinpp_jax.data import balance, sources
 from pinpp_jax.errors import UserError
 from pinpp_jax.tools import build
 
@@ -19,26 +19,37 @@ IMAGENET_VALIDATION = 'imagenet_validation'
 
 
 def training_source(config: Config) -> sources.Source:
-  """Returns the annotated training images, then those with a class alone.
+  """Returns all training images: joint supervision.
 
-  No image of the data set's other splits is among the latter.
+  First those annotated by people; then, where `config.pseudo` names a set,
+  those with pseudo labels; then, where `config.imagenet` names a copy, its
+  other images, with their class alone. No image of the data set's other splits
+  is among them.
   """
-  annotated = recorded(config, 'train')
-  if not config.imagenet:
-    return annotated
-  rest = sources.ImageNet(
-    path=str(_imagenet(config)),
-    split='train',
-    exclude=(config.name,),
-    data_dir=config.data_dir,
-    labels=annotated.labels,
-  )
+  annotated: sources.Source = recorded(config, 'train')
+  if config.balance:
+    annotated = balance.balanced(annotated)
+  joined = {'annotated': annotated}
+  if config.pseudo:
+    joined['pseudo-labelled'] = sources.Recorded(
+      dataset=config.pseudo,
+      data_dir=config.data_dir,
+      split='train',
+      labels=annotated.labels,
+    )
+  if config.imagenet:
+    joined['with their class alone'] = sources.ImageNet(
+      path=str(_imagenet(config)),
+      split='train',
+      exclude=[name for name in (config.name, config.pseudo) if name],
+      data_dir=config.data_dir,
+      labels=annotated.labels,
+    )
   logging.info(
-    '%d annotated images and %d with their class alone.',
-    len(annotated),
-    len(rest),
+    'Training images: %s.',
+    ', '.join(f'{len(source)} {what}' for what, source in joined.items()),
   )
-  return sources.Concatenated((annotated, rest))
+  return sources.Concatenated([s for s in joined.values() if len(s)])
 
 
 def recorded(config: Config, split: str) -> sources.Recorded:
@@ -95,6 +106,7 @@ def training(
       source,
       batch_size=config.batch_size,
       scale=config.scale,
+      flip=config.flip,
       seed=seed,
       **_common(config),
     )
@@ -107,6 +119,7 @@ def evaluation(config: Config, source: sources.Source) -> Iterator[Any]:
     data.evaluation(
       source,
       batch_size=config.eval_batch_size,
+      resize=config.eval_resize,
       **_common(config),
     )
   )
@@ -116,6 +129,7 @@ def _common(config: Config) -> dict[str, Any]:
   """Returns what batches of training and of evaluation have in common."""
   return dict(
     image_size=config.image_size,
+    cell=config.cell,
     grid_offset=config.grid_offset,
     workers=config.workers,
     threads=config.threads,

@@ -162,8 +162,15 @@ def make_schedule(
 
 
 def decay_mask(params: Any) -> Any:
-  """Returns which tensors decay: those of two or more dimensions."""
-  return jax.tree.map(lambda x: x.ndim >= 2, params)
+  """Returns which tensors decay: those of two or more dimensions.
+
+  A transformer's position embedding and class token do not, as in timm.
+  """
+
+  def decays(path, x):
+    return x.ndim >= 2 and path[-1].key not in ('pos_embed', 'cls_token')
+
+  return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def frozen_labels(params: Any, frozen: tuple[str, ...]) -> Any:

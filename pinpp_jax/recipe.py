@@ -22,13 +22,21 @@ from pinpp_jax import state as state_lib
 from pinpp_jax.construct import Config, construct
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import torch_files, torch_import
+from pinpp_jax.models import Segmenter, torch_files, torch_import
 from pinpp_jax.models.resnet import Network
 from pinpp_jax.step import Recipe
 
 
-def model(config: Config, labels: LabelTable) -> Network:
-  """Returns the network with as many classes and parts as the data has."""
+def model(config: Config, labels: LabelTable) -> Network | Segmenter:
+  """Returns the network with as many classes and parts as the data has.
+
+  Raises:
+    UserError: If it is to segment parts and there are none.
+  """
+  if config.model.name == 'segmenter' and not labels.num_parts:
+    raise UserError(
+      'The label table has no parts: there is nothing to segment.'
+    )
   channels = labels.num_parts
   if config.objective.name == 'parts' and config.objective.targets == 'objects':
     channels = labels.num_classes
@@ -42,7 +50,7 @@ def model(config: Config, labels: LabelTable) -> Network:
 
 def make(
   config: Config,
-  model: Network,
+  model: Network | Segmenter,
   labels: LabelTable,
   steps_per_epoch: int,
 ) -> Recipe:
@@ -77,7 +85,7 @@ def make(
 
 def initial_state(
   config: Config,
-  model: Network,
+  model: Network | Segmenter,
   tx: optax.GradientTransformation,
   labels: LabelTable,
   mesh: jax.sharding.Mesh,
@@ -91,7 +99,7 @@ def initial_state(
 
 def initial_variables(
   config: Config,
-  model: Network,
+  model: Network | Segmenter,
   labels: LabelTable,
   mesh: jax.sharding.Mesh,
 ) -> Any:
@@ -159,14 +167,20 @@ def _from_run(
 def _from_torch(
   path: pathlib.Path,
   config: Config,
-  model: Network,
+  model: Network | Segmenter,
   fresh: Any,
 ) -> Any:
   """Returns `fresh` with what is wanted of a torch state dict."""
   tensors = torch_files.read_file(path)
-  if config.init.part == 'all':
+  if isinstance(model, Segmenter):
+    if config.init.part == 'all':
+      raise UserError(f'{path} holds an encoder alone; set init.part=backbone.')
+    inner = torch_import.encoder_variables(model.backbone(), tensors)
+    backbone = {kind: {'backbone': inner.get(kind, {})} for kind in fresh}
+  elif config.init.part == 'all':
     return torch_import.variables(model, tensors)
-  backbone = torch_import.backbone_variables(model, tensors)
+  else:
+    backbone = torch_import.backbone_variables(model, tensors)
   return {kind: fresh[kind] | backbone[kind] for kind in fresh}
 
 

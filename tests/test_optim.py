@@ -157,3 +157,20 @@ def test_attack_ramp():
   by_epoch = lambda s: optim.attack_ramp(s, 100, 2, by_epoch=True)
   assert [by_epoch(s) for s in (0, 99, 100, 399)] == [0, 0, 0.5, 1]
   assert optim.attack_ramp(0, 100, 0) == 1
+
+
+def test_position_embeddings_do_not_decay():
+  params = {
+    'vit': {
+      'pos_embed': np.zeros((1, 5, 4)),
+      'cls_token': np.zeros((1, 1, 4)),
+      'proj': {'kernel': np.zeros((4, 4)), 'bias': np.zeros(4)},
+    }
+  }
+  assert optim.decay_mask(params) == {
+    'vit': {
+      'pos_embed': False,
+      'cls_token': False,
+      'proj': {'kernel': True, 'bias': False},
+    }
+  }

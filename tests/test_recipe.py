@@ -8,6 +8,7 @@ import pytest
 
 from pinpp_jax import checkpoint, recipe, sharding
 from pinpp_jax.data import Recorded
+from pinpp_jax.data.labels import class_only
 from pinpp_jax.errors import UserError
 from pinpp_jax.models import torch_export, torch_files
 
@@ -91,3 +92,28 @@ def test_a_torch_file_that_lacks_tensors(labels, tmp_path):
   )
   with pytest.raises(UserError, match=missing):
     variables(smoke(), labels, tmp_path / 'short.safetensors')
+
+
+def test_the_encoder_of_a_segmenter(labels, tmp_path):
+  from safetensors.numpy import save_file
+
+  small = smoke('segmenter')
+  model, other = variables(small, labels)
+  other = jax.tree.map(lambda x: x + 1, other)
+  encoder = model.backbone()
+  inner = {kind: value['backbone'] for kind, value in other.items()}
+  path = tmp_path / 'encoder.safetensors'
+  save_file(torch_export.encoder_tensors(encoder, inner), path)
+  _, found = variables(smoke('segmenter'), labels, path, 'backbone')
+  _, fresh = variables(smoke('segmenter'), labels)
+  for kind in ('params', 'batch_stats'):
+    equal(found[kind]['backbone'], other[kind]['backbone'])
+    equal(found[kind]['decoder'], fresh[kind]['decoder'])
+  with pytest.raises(UserError, match='init.part=backbone'):
+    variables(smoke('segmenter'), labels, path, 'all')
+
+
+def test_nothing_to_segment_is_refused():
+  empty = class_only(['n00000001', 'n00000002'])
+  with pytest.raises(UserError, match='has no parts'):
+    recipe.model(smoke('segmenter'), empty)

@@ -20,6 +20,15 @@ from pinpp_jax.errors import UserError
 torch_uniform = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 # What timm and torchvision give the convolutions of a ResNet.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+# What the authors give ConvNeXt and ViT. They cut it off at +-2, a hundred
+# standard deviations away.
+narrow_normal = nn.initializers.normal(0.02)
+
+# Layer normalisation over the last axis. Statistics are float32 whatever the
+# dtype of the computation, and the variance is torch's: of the differences.
+LayerNorm = functools.partial(
+  nn.LayerNorm, epsilon=1e-6, use_fast_variance=False
+)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -180,6 +189,7 @@ def convolve(
   *,
   stride: int = 1,
   padding: int = 0,
+  dilation: int = 1,
   depthwise: bool = False,
   rewrite: bool = False,
 ) -> jax.Array:
@@ -191,11 +201,13 @@ def convolve(
       has length 1 if `depthwise`.
     stride: Of both image axes.
     padding: Zeros added on every side.
+    dilation: Distance of the kernel's taps in the input.
     depthwise: Whether each channel has its own filter.
     rewrite: Compute 3x3 convolutions of small images at stride 1 as one
       matrix product. Same result up to rounding.
   """
   size = kernel.shape[0]
+  rewrite = rewrite and dilation == 1
   small = (size, stride) == (3, 1) and max(x.shape[1:3]) <= SMALL
   if rewrite and small and not depthwise:
     # XLA's CPU convolution is slow on few pixels: a third to a half of the time
@@ -211,6 +223,7 @@ def convolve(
     kernel,
     window_strides=(stride, stride),
     padding=((padding, padding), (padding, padding)),
+    rhs_dilation=(dilation, dilation),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=x.shape[-1] if depthwise else 1,
   )
@@ -262,6 +275,7 @@ class Conv(nn.Module):
     size: Of the kernel.
     stride: Of both image axes.
     padding: Zeros on every side.
+    dilation: Distance of the kernel's taps in the input.
     depthwise: One filter a channel; `features` must equal the input's.
     use_bias: Whether to add a bias.
     kernel_init: Of the weights.
@@ -273,6 +287,7 @@ class Conv(nn.Module):
   size: int = 1
   stride: int = 1
   padding: int = 0
+  dilation: int = 1
   depthwise: bool = False
   use_bias: bool = False
   kernel_init: Callable[..., jax.Array] = torch_uniform
@@ -293,6 +308,7 @@ class Conv(nn.Module):
       kernel.astype(self.dtype),
       stride=self.stride,
       padding=self.padding,
+      dilation=self.dilation,
       depthwise=self.depthwise,
       rewrite=fast_on_cpu() if self.rewrite is None else self.rewrite,
     )

@@ -27,6 +27,9 @@ BLOCKS = {
   152: (3, 8, 36, 3),
 }
 
+# Pixels per cell after each stage, if none is dilated.
+STRIDES = (4, 8, 16, 32)
+
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -46,6 +49,8 @@ class Block(nn.Module):
     inner: Channels of the convolutions before the last.
     bottleneck: Which of the two forms.
     stride: Of the block.
+    first_dilation: Of the first 3x3 convolution.
+    dilation: Of the second one, which a bottleneck has not.
     project: Whether the shortcut is a 1x1 convolution.
     act: Elementwise function.
     conv: Makes a convolution: (features, size, stride, ...) to module.
@@ -60,6 +65,8 @@ class Block(nn.Module):
   act: Callable[[jax.Array], jax.Array]
   conv: Callable[..., nn.Module]
   norm: Callable[..., nn.Module]
+  first_dilation: int = 1
+  dilation: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -71,15 +78,20 @@ class Block(nn.Module):
       shortcut = self.norm(name='downsample_bn')(shortcut)
     if self.bottleneck:
       sizes, strides = (1, 3, 1), (1, self.stride, 1)
+      dilations = (1, self.first_dilation, 1)
     else:
       sizes, strides = (3, 3), (self.stride, 1)
+      dilations = (self.first_dilation, self.dilation)
     last = len(sizes)
-    for i, (size, stride) in enumerate(zip(sizes, strides, strict=True), 1):
+    for i, (size, stride, dilation) in enumerate(
+      zip(sizes, strides, dilations, strict=True), 1
+    ):
       x = self.conv(
         self.features if i == last else self.inner,
         size=size,
         stride=stride,
-        padding=size // 2,
+        padding=dilation * (size // 2),
+        dilation=dilation,
         name=f'conv{i}',
       )(x)
       # A zero scale makes the block start as the identity.
@@ -93,7 +105,11 @@ class Block(nn.Module):
 class Backbone(nn.Module):
   """Everything of a ResNet before the pooling.
 
-  Attributes are those of `Network`.
+  The other attributes are those of `Network`.
+
+  Attributes:
+    output_stride: 32, or 16 or 8: later stages then keep the size and dilate
+      their convolutions instead (Chen et al., arXiv:1706.05587).
   """
 
   depth: int = 50
@@ -103,11 +119,18 @@ class Backbone(nn.Module):
   dtype: str = 'float32'
   batch_norm_group: int = 0
   remat: bool = False
+  output_stride: int = 32
 
   def widths(self) -> tuple[int, int, int, int]:
     """Returns the channels of the four stages."""
     first = self.width * (4 if self.depth >= 50 else 1)
     return first, 2 * first, 4 * first, 8 * first
+
+  def _dilations(self) -> tuple[int, ...]:
+    """Returns by how much each stage dilates instead of having shrunk."""
+    if self.output_stride not in (8, 16, 32):
+      raise UserError(f'output_stride={self.output_stride} is not 8, 16 or 32.')
+    return tuple(max(stride // self.output_stride, 1) for stride in STRIDES)
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
@@ -118,13 +141,18 @@ class Backbone(nn.Module):
       train: Whether batch normalisation uses (and updates) batch statistics.
 
     Returns:
-      Four arrays at 1/4, 1/8, 1/16 and 1/32 of the size, in `dtype`.
+      Four arrays at 1/4, 1/8, 1/16 and 1/32 of the size, in `dtype`; none is
+      smaller than 1/output_stride.
+
+    Raises:
+      UserError: If there is no such network.
     """
     if self.depth not in BLOCKS:
       raise UserError(f'depth={self.depth} is not one of {sorted(BLOCKS)}.')
     bottleneck = self.depth >= 50
     if self.wide != 1 and not bottleneck:
       raise UserError(f'wide={self.wide} needs depth 50 or more.')
+    dilations = self._dilations()
     act = layers.activation(self.activation)
     conv = functools.partial(
       layers.Conv, kernel_init=layers.kaiming_normal, dtype=self.dtype
@@ -142,13 +170,17 @@ class Backbone(nn.Module):
     x = layers.max_pool(act(norm(name='bn1')(x)))
     stages = []
     for i, features in enumerate(self.widths()):
+      dilation = dilations[i]
       for j in range(BLOCKS[self.depth][i]):
+        first = i > 0 and j == 0
         inner = self.width * 2**i * (self.wide if bottleneck else 1)
         x = block(
           features=features,
           inner=inner,
           bottleneck=bottleneck,
-          stride=2 if i > 0 and j == 0 else 1,
+          stride=2 if first and dilation == 1 else 1,
+          first_dilation=dilations[i - 1] if first else dilation,
+          dilation=dilation,
           project=j == 0 and (i > 0 or bottleneck),
           act=act,
           conv=conv,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flax import linen as nn
 from flax import traverse_util
 import numpy as np
 
@@ -24,9 +25,33 @@ def tensors(
     MPM variant does not build are absent; torch's `load_state_dict` then wants
     `strict=False`.
   """
+  return _named(torch_names.entries(model), variables)
+
+
+def encoder_tensors(
+  encoder: nn.Module, variables: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+  """Returns the variables of an encoder under their names in timm.
+
+  Args:
+    encoder: A `resnet.Backbone`, `convnext.ConvNeXt` or `vit.ViT`.
+    variables: {'params': ..., 'batch_stats': ...} of the encoder itself.
+
+  Returns:
+    As `tensors`. What `torch_names.besides` lists is absent.
+
+  Raises:
+    UserError: If torch has no names for this kind of encoder.
+  """
+  return _named(torch_names.encoder_entries(encoder), variables)
+
+
+def _named(
+  entries: Mapping[str, torch_names.Entry], variables: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
   flat = traverse_util.flatten_dict(dict(variables))
   result = {}
-  for name, entry in torch_names.entries(model).items():
+  for name, entry in entries.items():
     array = torch_names.to_torch(np.asarray(flat[entry.path]))
     result[name] = np.ascontiguousarray(array)
     module, _, leaf = name.rpartition('.')

@@ -1,10 +1,11 @@
 """Turns torch state dicts into variables; nothing may be left over."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 import dataclasses
 from typing import Any
 
 from absl import logging
+from flax import linen as nn
 from flax import traverse_util
 import numpy as np
 
@@ -34,11 +35,7 @@ def variables(
     UserError: If a tensor is missing, left over or of another shape. All are
       named.
   """
-  tensors = _plain_names(tensors)
-  dropped = sorted(unused(model) & set(tensors))
-  if dropped:
-    logging.info('Not part of this model, dropped: %s', ', '.join(dropped))
-    tensors = {k: v for k, v in tensors.items() if k not in dropped}
+  tensors = _without(_plain_names(tensors), unused(model))
   return _convert(torch_names.entries(model), tensors)
 
 
@@ -86,6 +83,31 @@ def backbone_variables(
   return _convert(entries, tensors)
 
 
+def encoder_variables(
+  encoder: nn.Module, tensors: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+  """Returns the variables of an encoder with the values of a torch state dict.
+
+  Args:
+    encoder: A `resnet.Backbone`, `convnext.ConvNeXt` or `vit.ViT`.
+    tensors: Arrays under timm's names of the whole network; a ResNet's are
+      torchvision's too. A prefix 'module.' on all names and the counters
+      `num_batches_tracked` are ignored; what `torch_names.besides` lists is
+      dropped with a log line.
+
+  Returns:
+    {'params': ..., 'batch_stats': ...} of float32 numpy arrays; 'batch_stats'
+    is {} without batch normalisation.
+
+  Raises:
+    UserError: If a tensor is missing, left over or of another shape (all are
+      named), or if the encoder is of no kind that torch has names for.
+  """
+  entries = torch_names.encoder_entries(encoder)
+  tensors = _without(_plain_names(tensors), torch_names.besides(encoder))
+  return {'batch_stats': {}} | _convert(entries, tensors)
+
+
 def unused(model: resnet.Network) -> set[str]:
   """Returns names that official checkpoints hold but `model` does not build.
 
@@ -95,6 +117,16 @@ def unused(model: resnet.Network) -> set[str]:
     return set()
   whole = model.clone(level=3, top_down=True)
   return set(torch_names.entries(whole)) - set(torch_names.entries(model))
+
+
+def _without(
+  tensors: Mapping[str, np.ndarray], unwanted: Set[str]
+) -> dict[str, np.ndarray]:
+  """Drops what is unwanted, with a log line."""
+  dropped = sorted(unwanted & set(tensors))
+  if dropped:
+    logging.info('Not part of this model, dropped: %s', ', '.join(dropped))
+  return {k: v for k, v in tensors.items() if k not in unwanted}
 
 
 def _plain_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
 """What every variable is called, and how it lies, in a torch state dict.
 
 The names are those of the official PartImageNet++ code for MPM and the
-two-stage model, and of timm and torchvision for a plain ResNet.
+two-stage model, of timm and torchvision for a plain ResNet, and of timm for the
+other encoders.
 """
 
 from collections.abc import Mapping
@@ -9,16 +10,17 @@ import dataclasses
 import re
 from typing import Any
 
+from flax import linen as nn
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import mpm, resnet, two_stage
+from pinpp_jax.models import convnext, mpm, resnet, two_stage, vit
 
-# From the first element of a variable's path to the torch module. The official
-# code spells "classifer".
+# From the first element of a network's variable's path to the torch module. The
+# official code spells "classifer".
 _RESNET = {'backbone': '', 'classifier': 'fc'}
 _MPM = {
   'backbone': 'segmenter',
@@ -43,10 +45,21 @@ _MODULES: Mapping[type, Mapping[str, str]] = {
   mpm.MPM: _MPM,
   two_stage.TwoStage: _TWO_STAGE,
 }
+# From any other element; names that match no pattern are torch's own.
 _INNER = {
-  'depthwise': 'conv1',
-  'downsample_conv': 'downsample.0',
-  'downsample_bn': 'downsample.1',
+  r'depthwise': r'conv1',
+  r'downsample_conv': r'downsample.0',
+  r'downsample_bn': r'downsample.1',
+  r'layer(\d)_(\d+)': r'layer\1.\2',
+  r'stem_conv': r'stem.0',
+  r'stem_norm': r'stem.1',
+  r'downsample(\d)_norm': r'stages.\1.downsample.0',
+  r'downsample(\d)_conv': r'stages.\1.downsample.1',
+  r'stage(\d)_(\d+)': r'stages.\1.blocks.\2',
+  r'patch_embed': r'patch_embed.proj',
+  r'block(\d+)': r'blocks.\1',
+  r'(qkv|proj)': r'attn.\1',
+  r'(fc1|fc2)': r'mlp.\1',
 }
 _LEAVES = {
   'kernel': 'weight',
@@ -54,7 +67,26 @@ _LEAVES = {
   'bias': 'bias',
   'mean': 'running_mean',
   'var': 'running_var',
+  'gamma': 'gamma',
+  'gamma1': 'ls1.gamma',
+  'gamma2': 'ls2.gamma',
+  'cls_token': 'cls_token',
+  'pos_embed': 'pos_embed',
 }
+# What files of an encoder's weights hold besides: a classifier, and the token
+# that DINOv2 was trained with.
+_BESIDES: Mapping[type, frozenset[str]] = {
+  resnet.Backbone: frozenset({'fc.weight', 'fc.bias'}),
+  convnext.ConvNeXt: frozenset(
+    {'head.norm.weight', 'head.norm.bias', 'head.fc.weight', 'head.fc.bias'}
+  ),
+  vit.ViT: frozenset({'head.weight', 'head.bias', 'mask_token'}),
+}
+
+# Orders of the axes, by their number: kernels of convolutions and matrices.
+# Vectors and the three axes of embedded tokens lie alike.
+_TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}
+_TO_FLAX = {4: (2, 3, 1, 0), 2: (1, 0)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,26 +106,59 @@ def entries(model: resnet.Network) -> dict[str, Entry]:
   if type(model) not in _MODULES:
     raise UserError(f'{type(model).__name__} has no torch names.')
   modules = _MODULES[type(model)]
+  return {
+    _name(modules[entry.path[1]], entry.path[2:]): entry
+    for entry in _variables(model, parts=True)
+  }
+
+
+def encoder_entries(encoder: nn.Module) -> dict[str, Entry]:
+  """Returns every variable of an encoder under its name in timm.
+
+  Args:
+    encoder: A `resnet.Backbone`, `convnext.ConvNeXt` or `vit.ViT`.
+
+  Raises:
+    UserError: If torch has no names for this kind of encoder.
+  """
+  if type(encoder) not in _BESIDES:
+    raise UserError(f'{type(encoder).__name__} has no torch names.')
+  return {_name('', entry.path[1:]): entry for entry in _variables(encoder)}
+
+
+def besides(encoder: nn.Module) -> frozenset[str]:
+  """Returns names in files of an encoder's weights that it has no use for."""
+  return _BESIDES.get(type(encoder), frozenset())
+
+
+def _variables(module: nn.Module, **options: Any) -> list[Entry]:
+  """Returns every variable of a module without computing any."""
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   abstract: Any = jax.eval_shape(
-    lambda key, image: model.init(key, image, train=False, parts=True),
+    lambda key, image: module.init(key, image, train=False, **options),
     jax.random.key(0),
     image,
   )
   flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(abstract)
-  return {
-    _name(path, modules): Entry(path=path, shape=_torch_shape(value.shape))
+  return [
+    Entry(path=path, shape=_torch_shape(value.shape))
     for path, value in flat.items()
-  }
+  ]
 
 
-def _name(path: tuple[str, ...], modules: Mapping[str, str]) -> str:
-  _, first, *inner, leaf = path
-  words = [modules[first]]
-  for word in inner:
-    word = re.sub(r'^(layer\d)_(\d+)$', r'\1.\2', word)
-    words.append(_INNER.get(word, word))
-  return '.'.join(word for word in [*words, _LEAVES[leaf]] if word)
+def _name(module: str, path: tuple[str, ...]) -> str:
+  """Returns the torch name of a variable at `path` inside a torch module."""
+  *inner, leaf = path
+  words = [module, *map(_word, inner), _LEAVES[leaf]]
+  return '.'.join(word for word in words if word)
+
+
+def _word(word: str) -> str:
+  for pattern, replacement in _INNER.items():
+    match = re.fullmatch(pattern, word)
+    if match:
+      return match.expand(replacement)
+  return word
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -101,10 +166,10 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def to_torch(array: np.ndarray) -> np.ndarray:
-  """Reorders HWIO to OIHW, (in, out) to (out, in); vectors stay."""
-  return array.transpose({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[array.ndim])
+  """Reorders HWIO to OIHW, (in, out) to (out, in); others stay."""
+  return array.transpose(_TO_TORCH.get(array.ndim, range(array.ndim)))
 
 
 def to_flax(array: np.ndarray) -> np.ndarray:
-  """Reorders OIHW to HWIO, (out, in) to (in, out); vectors stay."""
-  return array.transpose({4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[array.ndim])
+  """Reorders OIHW to HWIO, (out, in) to (in, out); others stay."""
+  return array.transpose(_TO_FLAX.get(array.ndim, range(array.ndim)))

@@ -6,6 +6,10 @@ and a dict of float32 scalars. Sums run over the whole batch it is given, so
 under `jax.jit` over a sharded batch they are sums over the global batch.
 """
 
-from pinpp_jax.objectives import classify, parts
+from pinpp_jax.objectives import classify, parts, segment
 
-OBJECTIVES = {'classify': classify.Classify, 'parts': parts.Parts}
+OBJECTIVES = {
+  'classify': classify.Classify,
+  'parts': parts.Parts,
+  'segment': segment.Segment,
+}

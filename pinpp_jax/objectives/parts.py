@@ -101,11 +101,16 @@ class Parts:
   def part_loss(
     self, logits: list[jax.Array], batch: dict[str, jax.Array]
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the mean over the levels, and each level's loss by its size."""
+    """Returns the mean over the levels, and scalars to log.
+
+    These are each level's loss by its size, and `part_loss_human` and
+    `part_loss_pseudo`: the means over the images whose masks are from people
+    and from a network, 0 if the batch has none.
+    """
     own, other, lam = self._labels(batch)
     image_weight = self.image_weights(batch)
     finest = logits[0].shape[1]
-    values = {}
+    values, images = {}, []
     for z in logits:
       below = lambda grid, h=z.shape[1]: children(
         grid, h, finest=finest if self.reference_targets else None
@@ -122,7 +127,14 @@ class Parts:
         self.gamma,
       )
       values[f'part_loss_{z.shape[1]}'] = self._mean(pixel, image_weight)
-    return jnp.mean(jnp.stack(list(values.values()))), values
+      images.append(jnp.mean(pixel, axis=(1, 2)))
+    loss = jnp.mean(jnp.stack(list(values.values())))
+    image = jnp.mean(jnp.stack(images), axis=0)
+    for name, code in (('human', 1), ('pseudo', 2)):
+      counted = (batch['source'] == code) & (image_weight > 0)
+      total = jnp.sum(jnp.where(counted, image, 0))
+      values[f'part_loss_{name}'] = total / jnp.maximum(jnp.sum(counted), 1)
+    return loss, values
 
   def image_weights(self, batch: dict[str, jax.Array]) -> jax.Array:
     """Returns each image's weight in the part loss, (B,) float32."""

@@ -184,6 +184,19 @@ def test_objects_are_classes_shifted_by_one():
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
+def test_losses_by_who_drew_the_masks():
+  batch = make_batch() | {'source': np.array([1, 2, 0, 1], np.int32)}
+  zs = logits_like(batch)
+  _, logged = Parts().part_loss(zs, batch)
+  for name, keep in (('human', [1, 0, 0, 1]), ('pseudo', [0, 1, 0, 0])):
+    alone = batch | {'source': np.array(keep, np.int32)}
+    expected = part_loss(Parts(), zs, alone)
+    np.testing.assert_allclose(logged[f'part_loss_{name}'], expected, 1e-6)
+  nobody = batch | {'source': np.zeros(4, np.int32)}
+  _, logged = Parts().part_loss(zs, nobody)
+  assert logged['part_loss_human'] == logged['part_loss_pseudo'] == 0
+
+
 def test_a_batch_without_any_part_has_no_part_loss():
   batch = make_batch()
   batch['parts'][:] = 0
