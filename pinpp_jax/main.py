@@ -14,10 +14,10 @@ from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from pinpp_jax import evaluate, train
+from pinpp_jax import evaluate, label, train
 from pinpp_jax.errors import UserError
 
-RUNS = {'train': train.run, 'evaluate': evaluate.run}
+RUNS = {'train': train.run, 'evaluate': evaluate.run, 'label': label.run}
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', lock_config=True, help_string='Recipe, configs/NAME.py:VARIANT.'

@@ -50,26 +50,37 @@ _PACKAGES = (
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path):
+def locked(workdir: pathlib.Path, option: str = '--workdir'):
   """Creates the folder and holds it against a second run.
 
+  Of several processes of one run, process 0 holds it for all.
+
+  Args:
+    workdir: The folder.
+    option: What names another folder, for the message.
+
   Raises:
-    UserError: If another process holds it.
+    UserError: If another run holds it.
   """
   workdir.mkdir(parents=True, exist_ok=True)
+  if jax.process_index() != 0:
+    yield
+    return
   with open(workdir / 'lock', 'w') as lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       raise UserError(
         f'{workdir} is in use by another run; wait for it or give another'
-        ' --workdir.'
+        f' {option}.'
       ) from error
     yield
 
 
 def log_to(workdir: pathlib.Path) -> None:
   """Copies everything logged from now on to `log.txt`.
+
+  Processes other than 0 write `log.1.txt` and so on.
 
   Of other packages only warnings are logged: Orbax has twenty lines to say
   about every checkpoint.
@@ -81,7 +92,9 @@ def log_to(workdir: pathlib.Path) -> None:
       or _HERE in pathlib.Path(record.pathname).parents
     )
   )
-  handler = python_logging.FileHandler(workdir / 'log.txt')
+  process = jax.process_index()
+  name = f'log.{process}.txt' if process else 'log.txt'
+  handler = python_logging.FileHandler(workdir / name)
   handler.setFormatter(logging.PythonFormatter())
   logger.addHandler(handler)
 
@@ -89,9 +102,13 @@ def log_to(workdir: pathlib.Path) -> None:
 def claim(workdir: pathlib.Path, config: Config, source: Recorded) -> None:
   """Writes the folder's identity, or checks it when the run is continued.
 
+  Process 0 does so for all.
+
   Raises:
     UserError: If the folder belongs to another recipe or label table.
   """
+  if jax.process_index() != 0:
+    return
   resolved = json.loads(config.to_json_best_effort())
   if (workdir / 'config.json').exists():
     before = json.loads((workdir / 'config.json').read_text())

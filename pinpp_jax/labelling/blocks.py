@@ -1,0 +1,160 @@
+"""Which images are labelled, in which shards, and the work on them."""
+
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import hashlib
+import time
+from typing import Any
+
+from absl import logging
+
+from pinpp_jax.data.pseudo import Draft
+from pinpp_jax.data.sources import Chosen, Source
+from pinpp_jax.errors import UserError
+from pinpp_jax.labelling.labeller import Labelled, Labeller
+
+NO_PARTS = 'its class has no parts'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Images:
+  """The images to label, cut into blocks, one for each shard.
+
+  Attributes:
+    chosen: In the order of their file names.
+    shard_size: Images of a block; the last may have less.
+    skipped: (file name, reason) of images that are left as they are.
+  """
+
+  chosen: Chosen
+  shard_size: int
+  skipped: tuple[tuple[str, str], ...]
+
+  @property
+  def blocks(self) -> int:
+    """The number of blocks."""
+    return -(-len(self.chosen) // self.shard_size)
+
+  def block(self, number: int) -> Chosen:
+    """Returns the images of one block."""
+    indices = self.chosen.indices
+    start = number * self.shard_size
+    return Chosen(self.chosen.source, indices[start : start + self.shard_size])
+
+  @property
+  def hash(self) -> str:
+    """SHA-256 of which images these are and how they are numbered."""
+    digest = hashlib.sha256(self.chosen.labels.hash.encode())
+    for i in range(len(self.chosen)):
+      digest.update(f'\n{self.chosen.file_name(i)}'.encode())
+    return digest.hexdigest()
+
+
+def choose(source: Source, *, shard_size: int, limit: int = 0) -> Images:
+  """Returns the images of a source whose class has parts.
+
+  Args:
+    source: Images with a class.
+    shard_size: Images of a shard.
+    limit: Only so many images, spread over the source; 0 is all.
+
+  Raises:
+    UserError: If there is none, or a number is out of range.
+  """
+  if shard_size < 1 or limit < 0:
+    raise UserError(f'shard_size={shard_size} or limit={limit} is too small.')
+  labels = source.labels
+  names = sorted((source.file_name(i), i) for i in range(len(source)))
+  has_parts = lambda name: labels.part_counts[
+    labels.class_index(name.partition('/')[0])
+  ]
+  indices = [i for name, i in names if has_parts(name)]
+  if not indices:
+    raise UserError(
+      f'None of the {len(source)} images of the source is to be labelled: they'
+      ' are annotated already, or their classes have no parts.'
+    )
+  if limit:
+    number = min(limit, len(indices))
+    indices = [indices[i * len(indices) // number] for i in range(number)]
+  return Images(
+    chosen=Chosen(source, indices),
+    shard_size=shard_size,
+    skipped=tuple((n, NO_PARTS) for n, _ in names if not has_parts(n)),
+  )
+
+
+def label(
+  images: Images,
+  draft: Draft,
+  labeller: Labeller,
+  mine: Sequence[int],
+  stop: Callable[[], bool],
+) -> bool:
+  """Writes the shards numbered `mine`, leaving out those that are finished.
+
+  Returns:
+    False if it was asked to stop before the last one.
+  """
+  left = [shard for shard in mine if not draft.is_whole(shard)]
+  if len(left) < len(mine):
+    logging.info('%d of %d shards are there.', len(mine) - len(left), len(mine))
+  progress = Progress([len(images.block(shard)) for shard in left])
+  for shard in left:
+    if stop():
+      logging.info('Asked to stop: the same command goes on from here.')
+      return False
+    found = labeller(images.block(shard))
+    draft.write(
+      shard,
+      records(found),
+      [(one.example['file_name'], one.reason) for one in found if one.reason],
+    )
+    logging.info('%s: %s', draft.name(shard), progress())
+  return True
+
+
+def records(found: Iterable[Labelled]) -> Iterable[dict[str, Any]]:
+  """Yields the records of `data.pseudo` of all images that have a label."""
+  for one in found:
+    if one.part_mask is not None:
+      yield {
+        'image': one.example['image'],
+        'part_mask': one.part_mask,
+        'label': one.example['label'],
+        'wnid': one.example['wnid'],
+        'file_name': one.example['file_name'],
+        'source': 'pseudo',
+        'annotations': '[]',
+        'confidence': one.confidence,
+        'part_confidence': one.part_confidence,
+      }
+
+
+class Progress:
+  """Says how far this process is.
+
+  Args:
+    sizes: Images of the blocks to come.
+    clock: Seconds.
+  """
+
+  def __init__(
+    self,
+    sizes: Sequence[int],
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    self._sizes, self._clock, self._start = list(sizes), clock, clock()
+    self._block = 0
+
+  def __call__(self) -> str:
+    """Returns a line at the end of a block."""
+    self._block += 1
+    done, total = sum(self._sizes[: self._block]), sum(self._sizes)
+    seconds = max(self._clock() - self._start, 1e-9)
+    left = round((total - done) * seconds / max(done, 1))
+    return (
+      f'{done:,}/{total:,} images ({done / max(total, 1):.0%})'
+      f'  {done / seconds:,.1f} images/s'
+      f'  ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}'
+    )

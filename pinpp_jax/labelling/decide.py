@@ -1,0 +1,52 @@
+"""From probabilities to a part mask and to how sure it is."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Label:
+  """A predicted part mask.
+
+  Attributes:
+    mask: uint8 (height, width), 0 background, 1..n the class's own part.
+    confidence: Mean over all pixels of the winning probability, background
+      among the candidates, before any part was dropped.
+    part_confidence: float32 (n,): for each part the mean of its probability
+      over the pixels where it wins; 0 for a part that is not in the mask.
+  """
+
+  mask: np.ndarray
+  confidence: float
+  part_confidence: np.ndarray
+
+
+def decide(
+  probabilities: np.ndarray,
+  *,
+  min_confidence: float = 0.0,
+  min_area: float = 0.0,
+) -> Label:
+  """Returns the label of one image.
+
+  Args:
+    probabilities: float32 (height, width, 1 + n) of background and the class's
+      parts; of equals the first wins.
+    min_confidence: A part whose `part_confidence` is less becomes background.
+    min_area: A part on a smaller share of the image's pixels becomes
+      background.
+  """
+  parts = probabilities.shape[-1] - 1
+  mask = probabilities.argmax(-1)
+  winning = probabilities.max(-1)
+  pixels = np.bincount(mask.ravel(), minlength=parts + 1)
+  sums = np.bincount(mask.ravel(), winning.ravel(), minlength=parts + 1)
+  sure = sums / np.maximum(pixels, 1)
+  keep = (sure >= min_confidence) & (pixels >= min_area * mask.size)
+  keep[0] = True
+  return Label(
+    mask=np.where(keep[mask], mask, 0).astype(np.uint8),
+    confidence=float(np.float32(sums.sum() / mask.size)),
+    part_confidence=np.where(keep, sure, 0)[1:].astype(np.float32),
+  )

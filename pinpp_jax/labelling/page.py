@@ -1,0 +1,194 @@
+"""`report.html` of a labelling run: one page that needs nothing else."""
+
+import base64
+from collections.abc import Mapping, Sequence
+import dataclasses
+import io
+import os
+import pathlib
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from pinpp_jax.data import images, pseudo
+from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.data.sources import Recorded
+from pinpp_jax.labelling.quality import Compared
+from pinpp_jax.report import pictures
+
+FILE = 'report.html'
+SIDE = 300  # Pixels of a picture's longer side.
+CLASSES = 6  # Classes of which the worst image is shown.
+SAMPLED = 2000  # Labels whose confidence is looked up to choose the samples.
+TITLES = {
+  'test': 'Annotated test images, labelled in the same way',
+  'truth': 'The labels of this set, where the truth was given',
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+  """An image with one or two masks over it, as data URIs."""
+
+  title: str
+  note: str
+  shown: list[tuple[str, str]]  # (caption, picture)
+  legend: list[tuple[str, str]]  # (colour, part)
+
+
+def write(
+  workdir: pathlib.Path,
+  *,
+  scores: Mapping[str, Mapping[str, Any]],
+  found: Mapping[str, Sequence[Compared]],
+  sources: Mapping[str, Recorded],
+  made: Recorded,
+  number: int,
+) -> pathlib.Path:
+  """Writes the page, in one move, and returns its path.
+
+  Args:
+    workdir: Folder of the run.
+    scores: By what was compared, see `quality.scores`.
+    found: The images behind the scores.
+    sources: Where their `place` is meant.
+    made: The finished set.
+    number: How many of its labels to show.
+  """
+  manifest = pseudo.read_manifest(made.folder)
+  samples, lookup = _samples(made, number)
+  html = _template().render(
+    title=workdir.resolve().name,
+    folder=str(made.folder),
+    labelled=len(made),
+    labels=made.labels,
+    facts=facts(manifest),
+    skipped=_reasons(manifest['skipped']),
+    compared=[
+      {
+        'title': TITLES.get(name, name),
+        'scores': some,
+        'worst': worst(found[name], sources[name]),
+      }
+      for name, some in scores.items()
+      if some['images']
+    ],
+    samples=samples,
+    lookup=lookup,
+  )
+  part = workdir / (FILE + '.part')
+  part.write_text(html, encoding='utf-8')
+  os.replace(part, workdir / FILE)
+  return workdir / FILE
+
+
+def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Returns what a set was made of, as (name, value) lines."""
+  segmenter, source = manifest['segmenter'], manifest['source']
+  words = lambda section: ', '.join(f'{k} {v}' for k, v in section.items())
+  drawn_by = (
+    f'{segmenter["run"]}, step {segmenter["step"]:,}'
+    if segmenter['run']
+    else 'a network without any training'
+  )
+  return [
+    ('segmenter', drawn_by),
+    ('its weights', f'SHA-256 {segmenter["variables"]}'),
+    ('its model', words(segmenter['config']['model'])),
+    ('images', f'{source["images"]:,} of {source["name"]} {source["path"]}'),
+    ('list of images', f'SHA-256 {source["hash"]}'),
+    ('options', words(manifest['labelling'])),
+    (
+      'data set',
+      f'{manifest["data_set"]["name"]}, labels of SHA-256'
+      f' {manifest["data_set"]["label_hash"]}',
+    ),
+  ]
+
+
+def worst(found: Sequence[Compared], source: Recorded) -> list[Card]:
+  """Returns the worst image of each of the worst classes."""
+  of_class: dict[int, list[Compared]] = {}
+  for one in found:
+    of_class.setdefault(one.label, []).append(one)
+  mean = lambda some: float(np.mean([one.miou for one in some]))
+  classes = sorted(of_class.values(), key=mean)[:CLASSES]
+  cards = []
+  for some in classes:
+    one = min(some, key=lambda one: (one.miou, one.file_name))
+    masks = [('truth', one.truth), ('label', one.predicted)]
+    note = f'part mIoU {one.miou:.2f}, confidence {one.confidence:.2f}'
+    cards.append(_card(source, one.place, masks, note))
+  return cards
+
+
+def _samples(made: Recorded, number: int) -> tuple[list[Card], int]:
+  """Returns labels from the least to the most sure, and out of how many."""
+  looked = min(SAMPLED, len(made))
+  places = [i * len(made) // looked for i in range(looked)]
+  sure = sorted((made.confidence(i)[0], i) for i in places)
+  number = min(number, looked)
+  steps = np.linspace(0, looked - 1, number).round().astype(int)
+  cards = []
+  for confidence, place in (sure[i] for i in steps):
+    masks = [('label', made[place]['part_mask'])]
+    cards.append(_card(made, place, masks, f'confidence {confidence:.3f}'))
+  return cards, looked
+
+
+def _card(
+  source: Recorded,
+  place: int,
+  masks: Sequence[tuple[str, bytes | None]],
+  note: str,
+) -> Card:
+  example, labels = source[place], source.labels
+  name, ids = example['file_name'], labels.candidates[example['label']]
+  image = images.decode(example['image'], name)
+  image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+  if max(image.size) < SIDE:
+    factor = SIDE // max(image.size)
+    image = image.resize((factor * image.width, factor * image.height))
+  pixels, shown = np.asarray(image), [('image', image)]
+  for caption, png in masks:
+    grid = ids[images.decode_mask(png or b'', name)]
+    over = pictures.overlay(pixels, grid, labels)
+    shown.append((caption, Image.fromarray(over)))
+  return Card(
+    title=_class_name(labels, example['label']),
+    note=f'{note} · {name.rpartition("/")[2]}',
+    shown=[(caption, _jpeg(picture)) for caption, picture in shown],
+    legend=[
+      (pictures.colour(part.local_index), part.generic_name or part.name)
+      for part in labels.of_class(example['wnid'])
+    ],
+  )
+
+
+def _class_name(labels: LabelTable, index: int) -> str:
+  return labels.object_names[index] or labels.wnids[index]
+
+
+def _reasons(skipped: Sequence[tuple[str, str]]) -> list[tuple[str, int]]:
+  reasons = [reason for _, reason in skipped]
+  return [(reason, reasons.count(reason)) for reason in sorted(set(reasons))]
+
+
+def _jpeg(image: Image.Image) -> str:
+  buffer = io.BytesIO()
+  image.save(buffer, 'JPEG', quality=85, subsampling=0)
+  encoded = base64.b64encode(buffer.getvalue()).decode()
+  return f'data:image/jpeg;base64,{encoded}'
+
+
+def _template() -> jinja2.Template:
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader('pinpp_jax.labelling', '.'),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  return environment.get_template('page.html.j2')
