@@ -12,13 +12,12 @@ outputs and temporaries.
 
 import argparse
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import memory, timing
 from pinpp_jax.objectives.parts import Parts
 
 SMOOTHING = 0.1
@@ -47,17 +46,6 @@ def dense_loss(logits: list[jax.Array], batch: dict[str, jax.Array]):
 def sparse_loss(logits: list[jax.Array], batch: dict[str, jax.Array]):
   """Returns the parts loss that training uses."""
   return Parts(smoothing=SMOOTHING).part_loss(logits, batch)[0]
-
-
-def memory(compiled: jax.stages.Compiled) -> float:
-  """Returns the MiB that a call needs, arguments and results included."""
-  plan: Any = compiled.memory_analysis()
-  size = (
-    plan.temp_size_in_bytes
-    + plan.argument_size_in_bytes
-    + plan.output_size_in_bytes
-  )
-  return size / 2**20
 
 
 def main() -> None:
@@ -102,12 +90,11 @@ def main() -> None:
     f' {options.channels} channels, {options.dtype}; loss'
     f' {values["dense"]:.6f} (dense) {values["sparse"]:.6f} (sparse)'
   )
+  size = {name: memory.mebibytes(call) for name, call in compiled.items()}
   for name in calls:
-    print(
-      timing.row(name, seconds[name]), f'{memory(compiled[name]):10.0f} MiB'
-    )
+    print(timing.row(name, seconds[name]), f'{size[name]:10.0f} MiB')
   faster = timing.ratio(seconds['dense'], seconds['sparse'])
-  less = memory(compiled['sparse']) / memory(compiled['dense'])
+  less = size['sparse'] / size['dense']
   print(f'sparse is {faster:.1f} x as fast and needs {less:.2f} x the memory')
 
 

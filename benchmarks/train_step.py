@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from pinpp_jax import attacks, augment, models, objectives, optim, state, step
+from benchmarks.steps import Steps
+from pinpp_jax import attacks, augment, models, objectives, optim, step
 
 CLASSES, PARTS = 1000, 3310
 
@@ -74,30 +75,6 @@ def batches(options: argparse.Namespace):
   return itertools.cycle(jax.device_put(made))
 
 
-class Steps:
-  """Takes one step per call, going on from the state of the last."""
-
-  def __init__(self, options: argparse.Namespace, parts: bool, robust: bool):
-    self._recipe = recipe(options, parts, robust)
-    self._batches = batches(options)
-    self._key = jax.random.key(0)
-    variables = jax.jit(
-      functools.partial(
-        state.initial_variables, self._recipe.model, options.size
-      )
-    )(self._key)
-    self._state = jax.jit(functools.partial(state.create, tx=self._recipe.tx))(
-      variables
-    )
-
-  def __call__(self):
-    """Returns the new state and metrics, to be waited for."""
-    self._state, values = step.train_step(
-      self._state, next(self._batches), self._key, recipe=self._recipe
-    )
-    return values
-
-
 def main() -> None:
   """Prints one table."""
   parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
@@ -114,10 +91,13 @@ def main() -> None:
     options.width, options.rounds = 8, 1
 
   rows = {
-    'clean': Steps(options, False, False),
-    'adversarial': Steps(options, False, True),
-    'clean, parts': Steps(options, True, False),
-    'adversarial, parts': Steps(options, True, True),
+    name: Steps(recipe(options, *kind), batches(options), options.size)
+    for name, kind in {
+      'clean': (False, False),
+      'adversarial': (False, True),
+      'clean, parts': (True, False),
+      'adversarial, parts': (True, True),
+    }.items()
   }
   seconds = timing.interleaved(rows, options.rounds)
   print(

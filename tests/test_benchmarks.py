@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
     ('parts_loss', 'x as fast and needs'),
     ('cpu_layers', 'x as fast'),
     ('train_step', 'adversarial / clean:'),
+    ('segmenter', 'class known, 3,308 parts against class known, 30 parts:'),
   ],
 )
 def test_quick_form(name, line):

@@ -1,0 +1,44 @@
+"""Training steps one after another, each from the state of the last."""
+
+from collections.abc import Iterator
+import functools
+from typing import Any
+
+import jax
+
+from pinpp_jax import state, step
+
+
+class Steps:
+  """Takes one step per call.
+
+  Args:
+    recipe: What the step holds fixed.
+    batches: Endless, on the device.
+    image_size: Side of their images.
+  """
+
+  def __init__(
+    self, recipe: step.Recipe, batches: Iterator[Any], image_size: int
+  ):
+    self._recipe, self._batches = recipe, batches
+    self._key = jax.random.key(0)
+    variables = jax.jit(
+      functools.partial(state.initial_variables, recipe.model, image_size)
+    )(state.key(0))
+    self._state = jax.jit(functools.partial(state.create, tx=recipe.tx))(
+      variables
+    )
+
+  def __call__(self) -> dict[str, jax.Array]:
+    """Returns the step's metrics, to be waited for."""
+    self._state, values = step.train_step(
+      self._state, next(self._batches), self._key, recipe=self._recipe
+    )
+    return values
+
+  def compiled(self) -> jax.stages.Compiled:
+    """Returns the compiled step."""
+    return step.train_step.lower(
+      self._state, next(self._batches), self._key, recipe=self._recipe
+    ).compile()
