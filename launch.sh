@@ -7,7 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
   cat <<'TEXT'
-./launch.sh mini        the embedded data set, MPM trained on it, a report page
+./launch.sh mini        on the embedded data set: a segmenter, its pseudo labels,
+                        MPM trained with them, a report page of each
 ./launch.sh test [...]  the test suite (arguments go to pytest)
 ./launch.sh run [...]   python -m pinpp_jax.main with these arguments
 
@@ -70,7 +71,9 @@ case $command in
   mini)
     prepare ''
     export TFDS_DATA_DIR=${TFDS_DATA_DIR:-$PWD/data}
-    exec "$venv/bin/python" -m pinpp_jax.main --config=configs/mpm.py:mini "$@"
+    for stage in segmenter label mpm; do
+      "$venv/bin/python" -m pinpp_jax.main --config="configs/$stage.py:mini" "$@"
+    done
     ;;
   test)
     prepare dev
