@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 usage() {
   cat <<'TEXT'
 ./launch.sh mini        on the embedded data set: a segmenter, its pseudo labels,
-                        MPM trained with them, a report page of each
+                        MPM trained with them, and runs/mini.html over all
 ./launch.sh test [...]  the test suite (arguments go to pytest)
 ./launch.sh run [...]   python -m pinpp_jax.main with these arguments
 
@@ -72,8 +72,10 @@ case $command in
     prepare ''
     export TFDS_DATA_DIR=${TFDS_DATA_DIR:-$PWD/data}
     for stage in segmenter label mpm; do
-      "$venv/bin/python" -m pinpp_jax.main --config="configs/$stage.py:mini" "$@"
+      "$venv/bin/python" -m pinpp_jax.main --config="configs/$stage.py:mini"
     done
+    "$venv/bin/python" -m pinpp_jax.tools.overview \
+      runs/{segmenter,label,mpm}-mini --output=runs/mini.html
     ;;
   test)
     prepare dev

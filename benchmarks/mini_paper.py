@@ -285,7 +285,10 @@ def run(options: argparse.Namespace) -> None:
   lines = path.read_text().splitlines() if path.exists() else []
   runs = [r for r in map(json.loads, lines) if r['settings'] == settings]
   done = {(r['condition'], r['robust'], r['seed']) for r in runs}
-  for robust, name in itertools.product((False, True), options.conditions):
+  rows = [
+    (name, robust) for robust in (False, True) for name in options.conditions
+  ]
+  for name, robust in rows:
     missing = [s for s in range(options.seeds) if (name, robust, s) not in done]
     if not missing:
       continue

@@ -33,6 +33,8 @@ def get_config(variant='full'):
   config.data = recipe.data
   # Shorter side of an image as the segmenter sees it.
   config.data.image_size = trained.data.image_size
+  # They read, decode and write; the segmenter must not wait for them.
+  config.data.threads = 16 if size == 'full' else 2
 
   # Folder of the segmenter's run; '' is one without training, of this model.
   config.segmenter = f'runs/segmenter-{size}' if size != 'smoke' else ''

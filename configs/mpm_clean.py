@@ -4,8 +4,8 @@ r"""MPM: joint supervision by classes and parts, clean images, from scratch.
   python -m pinpp_jax.main --config=configs/mpm_clean.py:mini
   python -m pinpp_jax.main --config=configs/mpm_clean.py:smoke
 
-Options: `human` (no pseudo labels), `reference`. Cost and accuracy of 100 epochs:
-not measured yet.
+Options: `human` (no pseudo labels), `reference`. Cost and accuracy of 100
+epochs: not measured yet.
 """
 
 from configs import base

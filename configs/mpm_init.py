@@ -8,8 +8,7 @@ r"""The stage before adversarial training: bypass and classifier alone learn.
 One clean epoch over torchvision's V2 weights (the file is yours to bring). The
 backbone's weights are frozen; its BatchNorm statistics are re-estimated for
 GELU. The rate climbs for the whole epoch, as in the reference, whose warm-up of
-two epochs outlasts the run. Options: `human`
-(no pseudo labels), `reference`.
+two epochs outlasts the run. Options: `human` (no pseudo labels), `reference`.
 
 Cost and accuracy: not measured yet.
 """

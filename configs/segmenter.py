@@ -24,13 +24,13 @@ def get_config(variant='full'):
   size, options = base.words(variant, (*ENCODERS, 'deeplab'))
   config = base.recipe(size)
   encoder = next((e for e in ENCODERS if e in options), 'convnext_base')
+  deeplab = 'deeplab' in options
   config.model = dict(
-      name='segmenter', encoder=encoder, decoder='upernet', channels=256,
-      width=0, output_stride=32, dtype='bfloat16',
+      name='segmenter', encoder=encoder,
+      decoder='deeplabv3plus' if deeplab else 'upernet', channels=256, width=0,
+      output_stride=16 if deeplab and encoder.startswith('resnet') else 32,
+      dtype='bfloat16',
   )  # fmt: skip
-  if 'deeplab' in options:
-    config.model.decoder = 'deeplabv3plus'
-    config.model.output_stride = 16 if encoder.startswith('resnet') else 32
   config.objective = dict(name='segment', dice=0.0)
   # Whole images, every pixel labelled.
   config.data.update(
@@ -61,12 +61,12 @@ def shrink(config, size, options):
   """Makes the recipe small enough for two CPU cores, on the embedded data."""
   config.init.path = ''
   config.data.update(image_size=96, batch_size=32, eval_batch_size=32)
-  config.model.update(channels=32, dtype='float32')
+  config.model.update(channels=48, dtype='float32')
   if not options & set(ENCODERS):
     config.model.update(encoder='resnet10', width=16)
-  config.optim.update(learning_rate=3e-2, epochs=40.0)
+  config.optim.update(learning_rate=3e-2, epochs=100.0)
   config.ema_decay = 0.98
-  config.update(eval_epochs=8.0, log_steps=20, checkpoint_steps=100)
+  config.update(eval_epochs=20.0, log_steps=20, checkpoint_steps=100)
   if size == 'smoke':
     config.data.update(image_size=32, batch_size=16, eval_batch_size=16)
     config.model.update(width=8, channels=8)

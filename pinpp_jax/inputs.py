@@ -29,7 +29,7 @@ def training_source(config: Config) -> sources.Source:
   annotated: sources.Source = recorded(config, 'train')
   if config.balance:
     annotated = balance.balanced(annotated)
-  joined = {'annotated': annotated}
+  joined: dict[str, sources.Source] = {'annotated': annotated}
   if config.pseudo:
     joined['pseudo-labelled'] = sources.Recorded(
       dataset=config.pseudo,

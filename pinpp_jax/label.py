@@ -61,6 +61,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
   with rundir.locked(workdir):
     rundir.log_to(workdir)
     annotated = inputs.recorded(config.data, 'test')
+    truth = true_masks(config)
     segmenter = load(config, annotated.labels)
     options = Options(image_size=config.data.image_size, **config.labelling)
     images = blocks.choose(
@@ -85,7 +86,7 @@ def run(config: Config, workdir: pathlib.Path) -> None:
         return
     if jax.process_index() == 0:
       draft.tidy()
-      finish(config, workdir, annotated, labeller, draft)
+      finish(config, workdir, annotated, labeller, draft, truth)
     _wait(lambda: (workdir / SCORES).is_file(), lambda: False)
 
 
@@ -125,6 +126,7 @@ def finish(
   annotated: Recorded,
   labeller: Labeller,
   draft: Draft,
+  truth: pathlib.Path | None,
 ) -> None:
   """Compares with the truth; writes `quality.json` and `report.html`."""
   if (workdir / SCORES).is_file():
@@ -138,8 +140,7 @@ def finish(
     'test': list(quality.annotated(annotated, labeller, config.shard_size))
   }
   read = {'test': annotated, 'truth': made}
-  if config.truth:
-    truth = _below_data(config, config.truth)
+  if truth:
     found['truth'] = list(quality.written(made, truth))
   scores = {name: quality.scores(some, labels) for name, some in found.items()}
   page.write(
@@ -261,6 +262,23 @@ def output(config: Config) -> pathlib.Path:
   return _below_data(config, config.output or default)
 
 
+def true_masks(config: Config) -> pathlib.Path | None:
+  """Returns the folder of true masks, None if there is none to compare with.
+
+  Raises:
+    UserError: If it does not exist.
+  """
+  if not config.truth:
+    return None
+  folder = _below_data(config, config.truth)
+  if not folder.is_dir():
+    raise UserError(
+      f"truth={folder} is no folder of masks <wnid>/<stem>.png; '' leaves the"
+      ' comparison out.'
+    )
+  return folder
+
+
 def _below_data(config: Config, path: str) -> pathlib.Path:
   folder = sources.data_folder(config.data.data_dir)
   return folder.resolve() / pathlib.Path(path).expanduser()
@@ -306,13 +324,23 @@ def check(draft: Draft, plan: dict[str, Any]) -> None:
       f'{draft.output} exists and is no set of pseudo labels; give another'
       ' place with --config.output=FOLDER.'
     )
-  changed = rundir.differences(draft.plan, plan) if draft.plan else []
+  before = draft.plan
+  if before is None:
+    return
+  changed = rundir.differences(_deciding(before), _deciding(plan))
   if changed:
     raise UserError(
       f'{draft.output} was begun from something else; these differ:'
       f' {"; ".join(changed)}. Restore them, or give another place with'
       ' --config.output=FOLDER.'
     )
+
+
+def _deciding(plan: dict[str, Any]) -> dict[str, Any]:
+  """Returns a plan without what is only told: how a segmenter was trained."""
+  segmenter = dict(plan['segmenter'])
+  segmenter['model'] = segmenter.pop('config')['model']
+  return plan | {'segmenter': segmenter}
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ OURS = {
   'attacks': {'errors'},
   'data': {'errors'},
   'evals': {'attacks', 'construct', 'data', 'errors', 'metrics'},
+  'labelling': {'data', 'errors', 'evals', 'report'},
   'models': {'errors'},
   'objectives': {'errors'},
 }
@@ -21,6 +22,7 @@ OURS = {
 OTHERS = {
   'attacks': {'jax'},
   'evals': {'flax', 'jax', 'numpy'},
+  'labelling': {'PIL', 'absl', 'jax', 'jinja2', 'numpy'},
   'models': {'absl', 'flax', 'jax', 'numpy', 'safetensors', 'torch'},
   'objectives': {'flax', 'jax'},
 }

@@ -107,7 +107,8 @@ def _given(dataset: str) -> pathlib.Path | None:
 
 def _how_to_make(dataset: str, root: pathlib.Path) -> str:
   if dataset.startswith(pseudo.NAME):
-    return f'Make it: {pseudo.COMMAND} --config.data.data_dir={root}'
+    size = ':mini' if dataset.endswith('_mini') else ''
+    return f'Make it: {pseudo.COMMAND}{size} --config.data.data_dir={root}'
   manual = '' if dataset == 'pinpp_mini' else ' --manual_dir=DIR'
   return (
     f'Build it: python -m pinpp_jax.tools.build {dataset}{manual}'
@@ -330,8 +331,15 @@ class TfdsImageNet:
 
   def __getitem__(self, index: int) -> Example:
     label = int(self._label[index])
+    try:
+      record = self._records[int(self._place[index])]
+    except Exception as e:
+      raise UserError(
+        f'{self.file_name(index)} cannot be read from {self._folder} ({e}): a'
+        ' shard is damaged. Prepare the data set again.'
+      ) from e
     return Example(
-      image=self._records[int(self._place[index])]['image'],
+      image=record['image'],
       part_mask=None,
       label=label,
       file_name=self.file_name(index),

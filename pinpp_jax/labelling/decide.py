@@ -31,15 +31,19 @@ def decide(
   """Returns the label of one image.
 
   Args:
-    probabilities: float32 (height, width, 1 + n) of background and the class's
+    probabilities: float32 (1 + n, height, width) of background and the class's
       parts; of equals the first wins.
     min_confidence: A part whose `part_confidence` is less becomes background.
     min_area: A part on a smaller share of the image's pixels becomes
       background.
   """
-  parts = probabilities.shape[-1] - 1
-  mask = probabilities.argmax(-1)
-  winning = probabilities.max(-1)
+  parts = len(probabilities) - 1
+  # Several times faster than argmax over a few planes.
+  winning = probabilities[0].copy()
+  mask = np.zeros(winning.shape, np.int64)
+  for part, plane in enumerate(probabilities[1:], start=1):
+    mask[plane > winning] = part
+    np.maximum(winning, plane, out=winning)
   pixels = np.bincount(mask.ravel(), minlength=parts + 1)
   sums = np.bincount(mask.ravel(), winning.ravel(), minlength=parts + 1)
   sure = sums / np.maximum(pixels, 1)

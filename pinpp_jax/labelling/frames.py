@@ -102,16 +102,17 @@ def sample(cells: np.ndarray, frame: Frame) -> np.ndarray:
     frame: What the network saw.
 
   Returns:
-    float32 (height, width, c), mirrored back.
+    float32 (c, height, width), mirrored back.
   """
   (width, height), (columns, rows) = frame.size, frame.resized
   cell_rows = frame.padded[1] / cells.shape[0]
   cell_columns = frame.padded[0] / cells.shape[1]
-  cells = _lerp(cells, *_places(height, rows / cell_rows), axis=0)
   low, high, share = _places(width, columns / cell_columns)
   if frame.flip:
     low, high, share = low[::-1], high[::-1], share[::-1]
-  return _lerp(cells, low, high, share, axis=1)
+  planes = np.ascontiguousarray(np.moveaxis(cells, -1, 0))
+  planes = _lerp(planes, low, high, share, axis=2)
+  return _lerp(planes, *_places(height, rows / cell_rows), axis=1)
 
 
 def _places(
@@ -138,5 +139,8 @@ def _lerp(
   axis: int,
 ) -> np.ndarray:
   share = share.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
-  first, second = (np.take(values, i, axis) for i in (low, high))
-  return first + (second - first) * share
+  first, result = (np.take(values, i, axis) for i in (low, high))
+  result -= first
+  result *= share
+  result += first
+  return result

@@ -288,12 +288,13 @@ def mean(cells: Sequence[np.ndarray], views: Sequence[Frame]) -> np.ndarray:
     views: The frames.
 
   Returns:
-    float32 (height, width, c).
+    float32 (c, height, width).
   """
   total = frames.sample(cells[0], views[0])
   for more, view in zip(cells[1:], views[1:], strict=True):
     total += frames.sample(more, view)
-  return total / np.float32(len(cells))
+  total /= np.float32(len(cells))
+  return total
 
 
 def _batches(items: Iterable[_A], size: int) -> Iterator[list[_A]]:

@@ -58,7 +58,7 @@ def write(
     number: How many of its labels to show.
   """
   manifest = pseudo.read_manifest(made.folder)
-  samples, lookup = _samples(made, number)
+  shown, lookup = samples(made, number)
   html = _template().render(
     title=workdir.resolve().name,
     folder=str(made.folder),
@@ -75,7 +75,7 @@ def write(
       for name, some in scores.items()
       if some['images']
     ],
-    samples=samples,
+    samples=shown,
     lookup=lookup,
   )
   part = workdir / (FILE + '.part')
@@ -124,7 +124,7 @@ def worst(found: Sequence[Compared], source: Recorded) -> list[Card]:
   return cards
 
 
-def _samples(made: Recorded, number: int) -> tuple[list[Card], int]:
+def samples(made: Recorded, number: int) -> tuple[list[Card], int]:
   """Returns labels from the least to the most sure, and out of how many."""
   looked = min(SAMPLED, len(made))
   places = [i * len(made) // looked for i in range(looked)]

@@ -46,6 +46,7 @@ _HEADLINES = ('accuracy', 'part_miou_known', 'object_miou')
 class Row:
   """One score."""
 
+  metric: str  # Its name in scores.json.
   split: str
   score: str  # Without split and prefix.
   name: str
@@ -125,6 +126,7 @@ def _row(scores, split, start, score, name, threat):
   images = scores.get(start + ('masked_examples' if masked else 'examples'))
   low, high = (scores.get(f'{start}{score}_{end}') for end in ('low', 'high'))
   return Row(
+    metric=start + score,
     split=split,
     score=score,
     name=name,

@@ -1,6 +1,8 @@
 """Pseudo labels on disk: whole or not there, whatever happens on the way."""
 
 import json
+import os
+import pathlib
 import resource
 import shutil
 import subprocess
@@ -208,6 +210,17 @@ class TestMistakes:
     skip = {'image': tfds.decode.SkipDecoding()}
     assert len(builder.as_data_source('train', decoders=skip)) == 12
     assert builder.info.features['label'].names == [*built.WNIDS]
+
+
+def test_the_door_of_tfds_passes_its_own_test():
+  root = pathlib.Path(__file__).parents[2]
+  paths = os.pathsep.join([str(root), str(root / 'datasets')])
+  subprocess.run(
+    [sys.executable, '-m', 'unittest', '-q']
+    + ['pinpp_pseudo.pinpp_pseudo_dataset_builder_test'],
+    env=os.environ | {'PYTHONPATH': paths},
+    check=True,
+  )
 
 
 class Killed(BaseException):

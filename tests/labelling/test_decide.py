@@ -40,7 +40,7 @@ def by_hand(p, min_confidence=0.0, min_area=0.0):
 def test_equals_a_computation_by_hand(options):
   p = probabilities()
   mask, confidence, sure = by_hand(p, **options)
-  found = decide(p, **options)
+  found = decide(np.moveaxis(p, -1, 0), **options)
   assert found.mask.dtype == np.uint8
   np.testing.assert_array_equal(found.mask, mask)
   assert found.confidence == pytest.approx(confidence, rel=1e-6)
@@ -56,12 +56,12 @@ def test_the_options_matter_here():
 
 
 def test_ties_go_to_background_and_absent_parts_have_no_confidence():
-  found = decide(np.full((4, 5, 3), 1 / 3, np.float32))
+  found = decide(np.full((3, 4, 5), 1 / 3, np.float32))
   assert not found.mask.any()
   assert found.part_confidence.tolist() == [0, 0]
   assert found.confidence == pytest.approx(1 / 3)
 
 
 def test_a_class_without_parts_is_background():
-  found = decide(np.ones((4, 5, 1), np.float32))
+  found = decide(np.ones((1, 4, 5), np.float32))
   assert not found.mask.any() and found.part_confidence.shape == (0,)

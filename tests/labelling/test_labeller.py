@@ -7,8 +7,11 @@ from PIL import Image
 import pytest
 import standin
 
+from pinpp_jax.data import labels as labels_lib
 from pinpp_jax.data import masks
-from pinpp_jax.data.sources import Chosen
+from pinpp_jax.data.findings import Findings
+from pinpp_jax.data.release import Release
+from pinpp_jax.data.sources import Chosen, ImageNet
 from pinpp_jax.errors import UserError
 from pinpp_jax.labelling import labeller
 from pinpp_jax.labelling.labeller import Labeller, Options
@@ -149,6 +152,29 @@ def test_a_bad_image_is_named_or_left_out(bad, reason):
 def test_other_formats_are_read():
   (found,) = make()(standin.Pictures([grey_png()]))
   assert masks.decode(found.part_mask).shape == (60, 40)
+
+
+def test_photographs_get_masks_of_their_size(pin_real):
+  table = labels_lib.from_classes(Release(pin_real, Findings()))
+  source = ImageNet(path=str(pin_real), labels=table)
+  sizes, some = set(), []
+  for i in range(len(source)):
+    with Image.open(io.BytesIO(source[i]['image'])) as image:
+      if image.size not in sizes and len(sizes) < 8:
+        sizes.add(image.size)
+        some.append((i, image.size))
+  assert len({width > height for width, height in sizes}) == 2
+  labeller = Labeller(
+    Predictor(standin.Colours(num_parts=table.num_parts), {}, 1),
+    table,
+    Options(image_size=SIDE),
+  )
+  found = labeller(Chosen(source, [i for i, _ in some]))
+  for one, (i, (width, height)) in zip(found, some, strict=True):
+    assert one.example['image'] == source[i]['image']
+    mask = masks.decode(one.part_mask)
+    assert mask.shape == (height, width)
+    assert mask.max() <= table.part_counts[one.example['label']]
 
 
 @pytest.mark.parametrize(

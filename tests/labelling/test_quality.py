@@ -123,8 +123,3 @@ def test_a_true_mask_that_does_not_fit(truth, message):
       truth=masks.encode(truth),
       predicted=masks.encode(np.zeros((20, 30))),
     )
-
-
-def test_a_missing_folder_of_truth(tmp_path):
-  with pytest.raises(UserError, match='truth=.*nowhere is no folder'):
-    list(quality.written(None, tmp_path / 'nowhere'))

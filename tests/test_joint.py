@@ -1,0 +1,113 @@
+"""Joint supervision: drawn, predicted and no masks in one training run."""
+
+import collections
+import importlib
+
+import jax
+import numpy as np
+import pytest
+
+from pinpp_jax import checkpoint, inputs, label, metrics, sharding, train
+from pinpp_jax.errors import UserError
+
+
+def config(name, data_dir):
+  found = importlib.import_module(f'configs.{name}').get_config('smoke')
+  found.data.data_dir = str(data_dir)
+  return found
+
+
+@pytest.fixture(scope='module')
+def pseudo_set(mini_data, tmp_path_factory):
+  """Labels of the mini set's unannotated images, by an untrained segmenter."""
+  recipe = config('label', mini_data)
+  recipe.truth = ''
+  folder = tmp_path_factory.mktemp('pseudo') / '1.0.0'
+  recipe.output = str(folder)
+  # So that some images stay without a mask.
+  recipe.limit = 20
+  label.run(recipe, tmp_path_factory.mktemp('label'))
+  return folder
+
+
+@pytest.fixture
+def joint(mini_data, pseudo_set):
+  recipe = config('mpm', mini_data)
+  recipe.data.pseudo = str(pseudo_set)
+  recipe.data.imagenet = 'downloads/manual/pinpp_mini/imagenet'
+  return recipe
+
+
+def test_every_training_image_is_there_once(joint, mini_data):
+  source = inputs.training_source(joint.data)
+  names = [source.file_name(i) for i in range(len(source))]
+  assert len(set(names)) == len(names)
+  copy = mini_data / 'downloads/manual/pinpp_mini/imagenet/train'
+  held = set()
+  for split in ('validation', 'test'):
+    part = inputs.recorded(joint.data, split)
+    held |= {part.file_name(i) for i in range(len(part))}
+  wanted = {f'{path.parent.name}/{path.name}' for path in copy.glob('*/*.JPEG')}
+  assert set(names) == wanted - held and held
+  kinds = collections.Counter(source[i]['source'] for i in range(len(source)))
+  assert kinds['pseudo'] == 20
+  assert kinds['human'] == len(inputs.recorded(joint.data, 'train'))
+  assert kinds['none'] == len(source) - kinds['pseudo'] - kinds['human'] > 0
+
+
+def test_a_copy_with_nothing_left_is_no_mistake(joint, mini_data, tmp_path):
+  recipe = config('label', mini_data)
+  recipe.output, recipe.truth = str(tmp_path / '1.0.0'), ''
+  label.run(recipe, tmp_path / 'run')
+  joint.data.pseudo = recipe.output
+  source = inputs.training_source(joint.data)
+  kinds = {source[i]['source'] for i in range(len(source))}
+  assert kinds == {'human', 'pseudo'}
+
+
+class Killed(BaseException):
+  """Not an error that anything in the package may catch."""
+
+
+@pytest.mark.slow
+def test_an_interrupted_joint_run_ends_like_the_whole_run(
+  joint, tmp_path, monkeypatch
+):
+  train.run(joint, tmp_path / 'whole')
+  offer = checkpoint.Best.offer
+
+  def die(self, step, score, variables):
+    if step >= 6:
+      raise Killed
+    offer(self, step, score, variables)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint.Best, 'offer', die)
+    with pytest.raises(Killed):
+      train.run(joint, tmp_path / 'parts')
+  train.run(joint, tmp_path / 'parts')
+
+  here = sharding.replicated(sharding.mesh())
+  whole, parts = (
+    jax.device_get(checkpoint.load_best(tmp_path / which, here))
+    for which in ('whole', 'parts')
+  )
+  jax.tree.map(np.testing.assert_array_equal, whole, parts)
+  rows = [
+    [row | {'time': 0} for row in metrics.read(tmp_path / which)]
+    for which in ('whole', 'parts')
+  ]
+  assert rows[0] == rows[1]
+  for who in ('human', 'pseudo'):
+    losses = [
+      row[f'train/part_loss_{who}']
+      for row in rows[0]
+      if f'train/part_loss_{who}' in row
+    ]
+    assert max(losses) > 0
+
+
+def test_a_missing_set_names_the_command_that_makes_it(joint):
+  joint.data.pseudo = 'pinpp_pseudo'
+  with pytest.raises(UserError, match='configs/label.py'):
+    inputs.training_source(joint.data)
