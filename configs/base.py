@@ -95,7 +95,8 @@ def recipe(size: str) -> Any:
   config.report_samples = 24
   config.headlines = (
       'test/clean_accuracy', 'test/pgd10_accuracy', 'test/part_miou_known',
-      'test/part_miou_open', 'imagenet_validation/clean_accuracy',
+      'test/part_miou_known_prior', 'test/part_miou_open',
+      'imagenet_validation/clean_accuracy',
       'imagenet_validation/pgd10_accuracy',
   )  # fmt: skip
 
@@ -171,7 +172,7 @@ def with_parts(config: Any, size: str, options: set[str]) -> None:
       name='parts', weight=1.0, smoothing=0.1, ignore_blank=True,
       pseudo_weight=1.0, targets='parts',
   )  # fmt: skip
-  config.evals.parts = dict(name='segmentation', targets='parts')
+  config.evals.parts = dict(name='segmentation', targets='parts', prior=True)
 
 
 def as_reference(config: Any) -> None:

@@ -37,7 +37,7 @@ def get_config(variant='full'):
     config.model.level = 2
   if 'object' in options:
     config.objective.targets = 'objects'
-    config.evals.parts.targets = 'objects'
+    config.evals.parts.update(targets='objects', prior=False)
     config.init.part = 'backbone'
   if 'two_stage' in options:
     config.model.name = 'two_stage'

@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 import tqdm
 
-from pinpp_jax.data import imagenet, mini, prepare, splits
+from pinpp_jax.data import features, imagenet, mini, prepare, splits
 from pinpp_jax.data.findings import Findings
 from pinpp_jax.data.prepare import Prepared
 from pinpp_jax.data.release import Release
@@ -98,23 +98,10 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     super().__init__(file_format=file_format or 'array_record', **keywords)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    features = tfds.features
     # Both are completed by a build: the classes are those of the release.
-    self._label = features.ClassLabel()
+    self._label = tfds.features.ClassLabel()
     self._facts = tfds.core.MetadataDict()
-    self._features = features.FeaturesDict(
-      {
-        'image': features.Image(encoding_format='jpeg'),
-        'part_mask': features.Image(
-          shape=(None, None, 1), encoding_format='png', use_colormap=True
-        ),
-        'label': self._label,
-        'wnid': features.Text(),
-        'file_name': features.Text(),
-        'source': features.Text(),
-        'annotations': features.Text(),
-      }
-    )
+    self._features = tfds.features.FeaturesDict(features.of_record(self._label))
     return tfds.core.DatasetInfo(
       builder=self,
       description=f'{self.DESCRIPTION}\n\n{_RECORD}',

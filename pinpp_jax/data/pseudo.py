@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, naming
 
-from pinpp_jax.data import splits
+from pinpp_jax.data import features, splits
 from pinpp_jax.data.labels import LabelTable, write_json
 from pinpp_jax.errors import UserError
 
@@ -62,7 +62,7 @@ class Pseudo(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
-      builder=self, description=DESCRIPTION, features=features()
+      builder=self, description=DESCRIPTION, features=record_features()
     )
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager):
@@ -75,21 +75,14 @@ class Pseudo(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     raise NotImplementedError  # `_split_generators` has refused.
 
 
-def features(labels: LabelTable | None = None) -> tfds.features.FeaturesDict:
+def record_features(
+  labels: LabelTable | None = None,
+) -> tfds.features.FeaturesDict:
   """Returns the features of a record; without a table classes are unnamed."""
-  text, image = tfds.features.Text, tfds.features.Image
   wnids = list(labels.wnids) if labels else None
   return tfds.features.FeaturesDict(
-    {
-      'image': image(encoding_format='jpeg'),
-      'part_mask': image(
-        shape=(None, None, 1), encoding_format='png', use_colormap=True
-      ),
-      'label': tfds.features.ClassLabel(names=wnids),
-      'wnid': text(),
-      'file_name': text(),
-      'source': text(),
-      'annotations': text(),
+    features.of_record(tfds.features.ClassLabel(names=wnids))
+    | {
       'confidence': np.float32,
       'part_confidence': tfds.features.Tensor(shape=(None,), dtype=np.float32),
     }
@@ -350,7 +343,7 @@ def _record_counts(folder: pathlib.Path) -> list[int]:
 def _serialised(
   records: Iterable[Mapping[str, Any]], labels: LabelTable
 ) -> Iterable[bytes]:
-  shape = features(labels)
+  shape = record_features(labels)
   specs: Any = shape.get_serialized_info()
   serializer = example_serializer.ExampleSerializer(specs)
   for record in records:
@@ -385,7 +378,7 @@ def _write_info(
       data_dir=os.fspath(folder),
       module_name='',
     ),
-    features=features(labels),
+    features=record_features(labels),
     description=DESCRIPTION,
   )
   info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)

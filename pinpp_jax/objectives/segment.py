@@ -19,9 +19,10 @@ class Segment:
   """Cross entropy of every labelled pixel, and `dice` times the Dice loss.
 
   Background and the parts of the image's class compete; the scores of other
-  classes' parts are never computed. Scores are resized to the labels' grid.
-  Pixels with a negative label, and images without a part mask (source 0), are
-  ignored: they are in neither sum nor count.
+  classes' parts are never computed, so nothing teaches the network to tell
+  classes apart: its "open" segmentation scores mean little. Scores are resized
+  to the labels' grid. Pixels with a negative label, and images without a part
+  mask (source 0), are ignored: they are in neither sum nor count.
 
   Attributes:
     dice: Weight of the Dice loss (Milletari et al., arXiv:1606.04797): one
