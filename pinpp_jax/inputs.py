@@ -10,7 +10,7 @@ import jax
 
 from pinpp_jax import data, sharding
 from pinpp_jax.construct import Config
-from pinpp_jax.data import balance, sources
+from pinpp_jax.data import balance, pseudo, sources
 from pinpp_jax.errors import UserError
 from pinpp_jax.tools import build
 
@@ -65,6 +65,13 @@ def recorded(config: Config, split: str) -> sources.Recorded:
     split=split,
     split_hash=config.split_hash,
   )
+
+
+def pseudo_hash(config: Config) -> str:
+  """Returns the hash of the pseudo labels' manifest, '' if there are none."""
+  if not config.pseudo:
+    return ''
+  return pseudo.hash_of(sources.dataset_folder(config.pseudo, config.data_dir))
 
 
 def split_source(config: Config, split: str) -> sources.Source:

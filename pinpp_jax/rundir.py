@@ -99,13 +99,25 @@ def log_to(workdir: pathlib.Path) -> None:
   logger.addHandler(handler)
 
 
-def claim(workdir: pathlib.Path, config: Config, source: Recorded) -> None:
+def claim(
+  workdir: pathlib.Path,
+  config: Config,
+  source: Recorded,
+  pseudo_hash: str = '',
+) -> None:
   """Writes the folder's identity, or checks it when the run is continued.
 
   Process 0 does so for all.
 
+  Args:
+    workdir: The folder.
+    config: The recipe.
+    source: A split of the data set.
+    pseudo_hash: Of the pseudo labels that are trained on, '' for none.
+
   Raises:
-    UserError: If the folder belongs to another recipe or label table.
+    UserError: If the folder belongs to another recipe, label table or set of
+      pseudo labels.
   """
   if jax.process_index() != 0:
     return
@@ -120,9 +132,28 @@ def claim(workdir: pathlib.Path, config: Config, source: Recorded) -> None:
       )
   if (workdir / 'labels.json').exists():
     same_labels(workdir, source.labels)
+  pseudo_hash = _same_pseudo_labels(workdir, pseudo_hash)
   source.labels.save(workdir / 'labels.json')
   write_json(workdir / 'config.json', resolved)
-  write_json(workdir / 'env.json', environment(source))
+  write_json(workdir / 'env.json', environment(source, pseudo_hash))
+
+
+def _same_pseudo_labels(workdir: pathlib.Path, pseudo_hash: str) -> str:
+  """Returns the hash of the pseudo labels that a run was begun with.
+
+  Raises:
+    UserError: If they are others now.
+  """
+  path = workdir / 'env.json'
+  data = json.loads(path.read_text())['data'] if path.exists() else {}
+  before = data.get('pseudo_hash', '')
+  if before and pseudo_hash and before != pseudo_hash:
+    raise UserError(
+      f'{workdir} was begun with other pseudo labels (manifest'
+      f' {before[:12]}, now {pseudo_hash[:12]}): they were made again since.'
+      ' Give another --workdir.'
+    )
+  return pseudo_hash or before
 
 
 def same_labels(workdir: pathlib.Path, labels: LabelTable) -> None:
@@ -137,8 +168,8 @@ def same_labels(workdir: pathlib.Path, labels: LabelTable) -> None:
     )
 
 
-def environment(source: Recorded) -> dict[str, Any]:
-  """Returns command, versions, commit, devices and data set."""
+def environment(source: Recorded, pseudo_hash: str = '') -> dict[str, Any]:
+  """Returns command, versions, commit, devices and data sets."""
   versions = {}
   for package in _PACKAGES:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -155,6 +186,7 @@ def environment(source: Recorded) -> dict[str, Any]:
       'folder': str(source.folder),
       'split_hash': source.split_hash,
       'label_hash': source.labels.hash,
+      'pseudo_hash': pseudo_hash,
     },
   }
 

@@ -46,7 +46,12 @@ def train(
   key = jax.random.key(config.seed)
 
   source = inputs.training_source(config.data)
-  rundir.claim(workdir, config, inputs.recorded(config.data, 'train'))
+  rundir.claim(
+    workdir,
+    config,
+    inputs.recorded(config.data, 'train'),
+    inputs.pseudo_hash(config.data),
+  )
   steps_per_epoch = inputs.steps_per_epoch(config.data, source)
   total_steps = max(1, round(config.optim.epochs * steps_per_epoch))
   eval_steps = max(1, round(config.eval_epochs * steps_per_epoch))

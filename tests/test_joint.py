@@ -7,7 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from pinpp_jax import checkpoint, inputs, label, metrics, sharding, train
+from pinpp_jax import (
+  checkpoint,
+  inputs,
+  label,
+  metrics,
+  rundir,
+  sharding,
+  train,
+)
 from pinpp_jax.errors import UserError
 
 
@@ -105,6 +113,26 @@ def test_an_interrupted_joint_run_ends_like_the_whole_run(
       if f'train/part_loss_{who}' in row
     ]
     assert max(losses) > 0
+
+
+def test_a_run_does_not_go_on_with_other_pseudo_labels(
+  joint, pseudo_set, tmp_path
+):
+  source = inputs.recorded(joint.data, 'train')
+  used = inputs.pseudo_hash(joint.data)
+  rundir.claim(tmp_path, joint, source, used)
+  # Scoring does not read them, and must not make the run forget.
+  rundir.claim(tmp_path, joint, source)
+  rundir.claim(tmp_path, joint, source, used)
+
+  manifest = pseudo_set / 'manifest.json'
+  before = manifest.read_text()
+  try:
+    manifest.write_text(before + ' ')
+    with pytest.raises(UserError, match='begun with other pseudo labels'):
+      rundir.claim(tmp_path, joint, source, inputs.pseudo_hash(joint.data))
+  finally:
+    manifest.write_text(before)
 
 
 def test_a_missing_set_names_the_command_that_makes_it(joint):

@@ -334,6 +334,11 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     ) from error
 
 
+def hash_of(folder: pathlib.Path) -> str:
+  """Returns the SHA-256 of a set's manifest, and so of everything in it."""
+  return _sha256(folder / MANIFEST)
+
+
 def _record_counts(folder: pathlib.Path) -> list[int]:
   """Returns the records of each shard according to what TFDS reads."""
   info = json.loads((folder / 'dataset_info.json').read_text())
