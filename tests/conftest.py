@@ -1,5 +1,6 @@
 """Test policy: eight forced CPU devices, strict ranks, given material."""
 
+import gc
 import os
 import pathlib
 import tempfile
@@ -41,6 +42,14 @@ def golden() -> pathlib.Path:
 def pin_real() -> pathlib.Path:
   """Real photographs with part masks, in the release's layout."""
   return _given('PINPP_PIN_REAL', '../shared/pin_real')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _forget_compiled_programs():
+  """Frees a module's programs: thousands of them in one process crash XLA."""
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 
 @pytest.fixture

@@ -6,6 +6,11 @@
 its key alone.
 """
 
-from pinpp_jax.attacks import pgd
+from pinpp_jax.attacks import apgd, fab, pgd, square
 
-ATTACKS = {'pgd': pgd.PGD}
+ATTACKS = {
+  'apgd': apgd.APGD,
+  'fab': fab.FAB,
+  'pgd': pgd.PGD,
+  'square': square.Square,
+}

@@ -1,0 +1,147 @@
+"""How APGD moves under L1: sparse steps, ever fewer pixels, three radii."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pinpp_jax.attacks import projections
+from pinpp_jax.errors import UserError
+
+RADII = (3.0, 2.0, 1.0)
+SHRUNK = 0.95
+SPARSER = 1.5
+SLOWER = 1.5
+SHORTEST_STEP = 10.0
+
+
+class Control(NamedTuple):
+  """What the rule remembers of each image."""
+
+  step_size: jax.Array  # (B,)
+  share: jax.Array  # (B,), the part of the coordinates that a step moves
+  changed: jax.Array  # (B,), coordinates changed at the last checkpoint
+
+
+class Sparse(NamedTuple):
+  """Croce & Hein, arXiv:2103.01208, as published in code."""
+
+  def windows(self, steps: int) -> list[int]:
+    """Returns for each step 0, or the steps that its checkpoint looks back."""
+    every = max(int(0.04 * steps), 1)
+    return [every * ((i + 1) % every == 0) for i in range(steps)]
+
+  def phases(self, steps: int) -> list[tuple[float, int]]:
+    """Returns (radius in units of eps, steps) of each phase."""
+    early = math.ceil(0.3 * steps)
+    if steps <= 2 * early:
+      raise UserError(
+        f'steps={steps} of apgd leaves no step for the last of the three '
+        "radii of norm='l1'; give 5 or more."
+      )
+    return list(zip(RADII, (early, early, steps - 2 * early), strict=True))
+
+  def random_start(
+    self, keys: jax.Array, image: jax.Array, eps: float | jax.Array
+  ) -> jax.Array:
+    """Returns noise projected to the first phase's ball."""
+    draw = lambda key: jax.random.normal(key, image.shape[1:], image.dtype)
+    noisy = image + jax.vmap(draw)(keys)
+    return projections.l1(noisy, image, RADII[0] * eps)
+
+  def enter(self, x: jax.Array, image: jax.Array, eps: jax.Array) -> jax.Array:
+    """Returns the point near `x` from which a phase starts."""
+    return projections.l1(x, image, eps)
+
+  def begin(
+    self, x: jax.Array, image: jax.Array, loss: jax.Array, eps: jax.Array
+  ) -> Control:
+    """Returns the memory at the start `x`."""
+    changed = count_changed(x, image)
+    step_size = jnp.full(loss.shape, eps, x.dtype)
+    return Control(step_size, sparser(changed, image), changed)
+
+  def move(
+    self,
+    control: Control,
+    x: jax.Array,
+    gradient: jax.Array,
+    image: jax.Array,
+    eps: jax.Array,
+    first: jax.Array,
+  ) -> tuple[jax.Array, Control]:
+    """Returns the next iterate, and the memory."""
+    size = jnp.abs(gradient)
+    pixels = image[0].size
+    rank = jnp.clip((1 - control.share) * pixels, 0, pixels - 1)
+    least = order_statistic(size.reshape(len(size), -1), rank.astype(int))
+    sign = jnp.sign(jnp.where(size >= _wide(least), gradient, 0))
+    length = jnp.sum(jnp.abs(sign), axis=(1, 2, 3), keepdims=True)
+    moved = x + _wide(control.step_size) * sign / (length + 1e-10)
+    return projections.l1(moved, image, eps), control
+
+  def adapt(
+    self,
+    control: Control,
+    image: jax.Array,
+    loss: jax.Array,
+    best_x: jax.Array,
+    best_loss: jax.Array,
+    eps: jax.Array,
+    window: jax.Array,
+  ) -> tuple[Control, jax.Array]:
+    """Returns the memory, and (B,) where to go back to the best iterate."""
+    changed = count_changed(best_x, image)
+    jump = shrinks(changed, control.changed)
+    step_size = jnp.where(jump, eps, control.step_size / SLOWER)
+    step_size = jnp.clip(step_size, eps / SHORTEST_STEP, eps)
+    adapted = Control(step_size, sparser(changed, image), changed)
+    check = window > 0
+    keep = lambda new, old: jnp.where(check, new, old)
+    return jax.tree.map(keep, adapted, control), jump & check
+
+
+def count_changed(x: jax.Array, image: jax.Array) -> jax.Array:
+  """Returns the number of coordinates in which two images differ, (B,)."""
+  return jnp.sum(x != image, axis=(1, 2, 3)).astype(x.dtype)
+
+
+def sparser(changed: jax.Array, image: jax.Array) -> jax.Array:
+  """Returns the share of the coordinates to move next, (B,)."""
+  return changed / image[0].size / SPARSER
+
+
+def shrinks(changed: jax.Array, before: jax.Array) -> jax.Array:
+  """Returns where clearly fewer coordinates are changed than before."""
+  ratio = jnp.where(before > 0, changed / jnp.maximum(before, 1), 1)
+  return ratio < SHRUNK
+
+
+def order_statistic(value: jax.Array, rank: jax.Array) -> jax.Array:
+  """Returns each row's value of 0-based ascending rank, exactly, (B,).
+
+  Found by its bits from the highest down, which takes as many counts as a
+  number has bits and no sort: non-negative floats are ordered as their bits.
+
+  Args:
+    value: (B, N), not negative.
+    rank: (B,) integers in [0, N).
+  """
+  width = value.dtype.itemsize * 8
+  kind = {16: jnp.uint16, 32: jnp.uint32, 64: jnp.uint64}[width]
+  bits = jax.lax.bitcast_convert_type(value, kind)
+
+  def settle(i, found):
+    guess = found | (jnp.ones((), kind) << (width - 2 - i).astype(kind))
+    below = jnp.sum(bits < guess[:, None], axis=1)
+    return jnp.where(below <= rank, guess, found)
+
+  found = jnp.zeros(value.shape[:1], kind)
+  # The sign's bit is never set.
+  found = jax.lax.fori_loop(0, width - 1, settle, found)
+  return jax.lax.bitcast_convert_type(found, value.dtype)
+
+
+def _wide(x):
+  return x[:, None, None, None]

@@ -1,0 +1,334 @@
+"""Square: random search over square windows, without gradients.
+
+Andriushchenko et al., 'Square Attack', 2020, arXiv:1912.00049, with the
+constants and the order of AutoAttack; its L1 form is that of Croce & Hein,
+2021, arXiv:2103.01208.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pinpp_jax.attacks import loops, projections
+from pinpp_jax.attacks.loops import Inputs
+from pinpp_jax.errors import UserError
+
+NORMS = ('linf', 'l2', 'l1')
+LOSSES = ('margin',)
+
+# The share of the pixels that a window covers halves after these iterations.
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+TINY = 1e-12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Square:
+  """Changes windows at random places, keeping what lowers the margin.
+
+  An image changes until its margin, the label's logit less the largest other
+  one, is no longer positive. Returned is what is misclassified at the end, in
+  the ball and in [0, 1]; the clean image where nothing was found or nothing
+  was needed. Place, sign and orientation of a window are each image's own;
+  AutoAttack shares most of them in a batch, so runs agree in distribution.
+
+  Attributes:
+    eps: Radius of the ball, for pixels in [0, 1]; a Python float.
+    norm: 'linf', 'l2' or 'l1'.
+    queries: Proposals per restart; each costs a forward pass, as do the start
+      and, once, the clean image.
+    p_init: Share of the pixels that the first windows cover. The schedule is
+      AutoAttack's for 10,000 queries, whatever their number.
+    restarts: Runs, each on the images that resisted so far.
+    loss: What is lowered: 'margin'.
+    loop: 'auto', 'host' or 'scan'; see `loops.run`.
+  """
+
+  eps: float
+  norm: str = 'linf'
+  queries: int = 5000
+  p_init: float = 0.8
+  restarts: int = 1
+  loss: str = 'margin'
+  loop: str = 'auto'
+
+  def __post_init__(self):
+    loops.check(self.loop)
+    if self.norm not in NORMS:
+      raise UserError(f'norm={self.norm!r} of square is not one of {NORMS}.')
+    if self.loss not in LOSSES:
+      raise UserError(f'loss={self.loss!r} of square is not one of {LOSSES}.')
+    if not 0 < self.p_init <= 1:
+      raise UserError(f'p_init={self.p_init} of square is not in (0, 1].')
+
+  def __call__(
+    self,
+    keys: jax.Array,
+    predict: Callable[[jax.Array], jax.Array],
+    image: jax.Array,
+    label: jax.Array,
+  ) -> jax.Array:
+    """Returns adversarial or clean images (B, H, W, C).
+
+    Raises:
+      UserError: The images are not square or, but for linf, smaller than 5.
+    """
+    height, width = image.shape[1:3]
+    if height != width:
+      raise UserError(f'square needs square images, not {height} x {width}.')
+    if self.norm != 'linf' and height < 5:
+      raise UserError(f'square in {self.norm} needs images of 5 x 5 or more.')
+    return loops.run(self, keys, predict, image, label)
+
+  @property
+  def rounds(self) -> int:
+    """Returns the number of restarts."""
+    return self.restarts
+
+  @property
+  def length(self) -> int:
+    """Returns the proposals of one restart."""
+    return self.queries
+
+  def prepare(self, inputs: Inputs):
+    """Returns the clean images, and which of them are classified well."""
+    _, fooled = _evaluate(inputs, inputs.image)
+    return inputs.image, ~fooled
+
+  def start(self, number, result, inputs: Inputs):
+    """Returns (image, margin, fooled, robust, keys) at a restart's start."""
+    keys = jax.vmap(jax.random.fold_in, (0, None))(inputs.keys, number)
+    # Proposals fold in their number, from 0.
+    first = jax.vmap(lambda key: jax.random.fold_in(key, self.queries))(keys)
+    x = jax.vmap(self._begin)(first, inputs.image)
+    return x, *_evaluate(inputs, x), result[1], keys
+
+  def step(self, number, carry, inputs: Inputs):
+    """Returns the carry after one proposal per image."""
+    x, margin, fooled, robust, keys = carry
+    size = x.shape[1]
+    side = self.side(number, size)
+
+    def propose(key, x, image):
+      chosen = draw(jax.random.fold_in(key, number), size, side, x.shape[-1])
+      return self.propose(chosen, x, image, side)
+
+    new = jax.vmap(propose)(keys, x, inputs.image)
+    new_margin, new_fooled = _evaluate(inputs, new)
+    better = self.active(carry) & (new_margin < margin)
+    x = jnp.where(better[:, None, None, None], new, x)
+    margin = jnp.where(better, new_margin, margin)
+    return x, margin, jnp.where(better, new_fooled, fooled), robust, keys
+
+  def active(self, carry):
+    """Returns which images are not yet misclassified."""
+    _, margin, _, robust, _ = carry
+    return robust & (margin > 0)
+
+  def finish(self, carry, result, inputs: Inputs):
+    """Returns the result with what this restart broke."""
+    del inputs
+    x, _, fooled, robust, _ = carry
+    # A tie ends the search, but only argmax decides.
+    broken = fooled & robust
+    image = jnp.where(broken[:, None, None, None], x, result[0])
+    return image, robust & ~broken
+
+  def side(self, number: int | jax.Array, size: int) -> jax.Array:
+    """Returns the side, in pixels, of the window of an iteration, from 0."""
+    shares = [self.p_init / 2**n for n in range(len(HALVINGS) + 1)]
+    least = 1 if self.norm == 'linf' else 3
+    sides = [max(round((p * size * size) ** 0.5), least) for p in shares]
+    if self.norm != 'linf':
+      sides = [side + (side % 2 == 0) for side in sides]
+    sides = jnp.asarray([min(side, size) for side in sides], jnp.int32)
+    return sides[jnp.sum(number > jnp.asarray(HALVINGS))]
+
+  def propose(
+    self,
+    chosen: 'Draws',
+    x: jax.Array,
+    image: jax.Array,
+    side: jax.Array,
+  ) -> jax.Array:
+    """Returns one image's next candidate, (H, W, C), from its best one."""
+    first = window(chosen.first, side, image.shape[0])
+    sign = chosen.sign.astype(x.dtype)[None, None]
+    if self.norm == 'linf':
+      change = jnp.where(first, 2 * self.eps * sign, 0)
+      return self._into_ball(image, x + change - image)
+    delta, channels = x - image, image.shape[-1]
+    second = window(chosen.second, side, image.shape[0])
+    # Of the image, and of channels: in the window, and in both windows.
+    whole = _length(self.norm, delta, (0, 1, 2))
+    inside = _length(self.norm, jnp.where(first, delta, 0))
+    both = _length(self.norm, jnp.where(first | second, delta, 0))
+    if self.norm == 'l2':
+      left = jnp.maximum(self.eps**2 - whole**2, 0) / channels
+      budget = jnp.sqrt(left + both**2)
+    else:
+      left = jnp.maximum(self.eps - whole, 0) / channels
+      budget = (left + both) * channels
+    shape = eta(self.norm, chosen.first, side, image.shape[0], chosen.turned)
+    new = shape.astype(x.dtype)[:, :, None] * sign
+    new = jnp.where(first, new + delta / (TINY + inside), 0)
+    new = new / (TINY + _length(self.norm, new)) * budget
+    delta = jnp.where(first, new, jnp.where(second, 0, delta))
+    return self._into_ball(image, delta)
+
+  def _begin(self, key, image):
+    """Returns one image's random start: stripes for linf, else tiles."""
+    size, _, channels = image.shape
+    if self.norm == 'linf':
+      # Longer than any ball in the box, which cuts it to its radius.
+      sign = jax.random.rademacher(key, (1, size, channels), image.dtype)
+      return self._into_ball(image, jnp.broadcast_to(sign, image.shape))
+    turned, sign = jax.random.split(key)
+    count = grid(size)[2]
+    turned = jax.random.bernoulli(turned, shape=(count, count))
+    sign = jax.random.rademacher(sign, (count, count, channels), image.dtype)
+    move = tiles(self.norm, turned, sign, size).astype(image.dtype)
+    return self._into_ball(image, move)
+
+  def _into_ball(self, image, delta):
+    """Returns one image moved by delta, brought to the ball and the box."""
+    if self.norm == 'linf':
+      low, high = image - self.eps, image + self.eps
+      return jnp.clip(jnp.clip(image + delta, low, high), 0, 1)
+    if self.norm == 'l2':
+      delta = delta / (_length('l2', delta, (0, 1, 2)) + TINY) * self.eps
+      return jnp.clip(image + delta, 0, 1)
+    x = (image + delta)[None]
+    return projections.l1(x, image[None], self.eps * (1 - 1e-6))[0]
+
+
+class Draws(NamedTuple):
+  """One image's random numbers of one iteration.
+
+  Attributes:
+    first: (2,) int, row and column where the changed window starts.
+    second: (2,) int, the same of the window that gives its budget away.
+    turned: bool, whether the pattern is transposed.
+    sign: (C,) of -1 and 1.
+  """
+
+  first: jax.Array
+  second: jax.Array
+  turned: jax.Array
+  sign: jax.Array
+
+
+def draw(key: jax.Array, size: int, side: jax.Array, channels: int) -> Draws:
+  """Returns the random numbers of one iteration for one image."""
+  # One call of the generator per image, which compiles fast.
+  u = jax.random.uniform(key, (5 + channels,), jnp.float32)
+  # As in AutoAttack the last row and column are never covered.
+  places = jnp.floor(u[:4] * (size - side)).astype(jnp.int32)
+  sign = jnp.where(u[5:] > 0.5, 1.0, -1.0).astype(jnp.float32)
+  return Draws(places[:2], places[2:4], u[4] > 0.5, sign)
+
+
+def tiles(norm: str, turned: jax.Array, sign: jax.Array, size: int):
+  """Returns a start for l2 and l1, (H, W, C): a grid of patterns.
+
+  Args:
+    norm: 'l2' or 'l1'.
+    turned: (n, n) bool of an n x n grid, whether a pattern is transposed.
+    sign: (n, n, C) of -1 and 1.
+    size: H, which is W.
+  """
+  side, margin, count = grid(size)
+  origin = jnp.zeros(2, jnp.int32)
+  pattern = eta(norm, origin, side, side, False)[None, None]
+  turned = turned[:, :, None, None]
+  pattern = jnp.where(turned, jnp.swapaxes(pattern, 2, 3), pattern)
+  full = pattern[..., None] * sign[:, :, None, None]
+  full = jnp.swapaxes(full, 1, 2).reshape(count * side, count * side, -1)
+  rest = size - margin - count * side
+  return jnp.pad(full, ((margin, rest), (margin, rest), (0, 0)))
+
+
+def grid(size: int) -> tuple[int, int, int]:
+  """Returns side, first pixel and number per axis of the start's tiles."""
+  side = size // 5
+  margin = (size - 5 * side) // 2
+  # Where a sixth tile would reach over the edge, AutoAttack fails.
+  return side, margin, (size - margin) // side
+
+
+def window(place: jax.Array, side: jax.Array, size: int) -> jax.Array:
+  """Returns a mask (H, W, 1) of the square of a side that starts at a place."""
+  offset = jnp.arange(size)[None] - place[:, None]
+  inside = (offset >= 0) & (offset < side)
+  return (inside[0][:, None] & inside[1][None])[:, :, None]
+
+
+def eta(
+  norm: str,
+  place: jax.Array,
+  side: int | jax.Array,
+  size: int,
+  turned: bool | jax.Array,
+) -> jax.Array:
+  """Returns the pattern of a window, (H, W), 0 outside: a bump and a dent.
+
+  Of length 1. The bump fills the upper half of the window, the dent the lower
+  one; `turned` transposes them.
+  """
+  dtype = jnp.result_type(float)
+  offset = jnp.arange(size)[None] - place[:, None]
+  rows = jnp.where(turned, offset[1], offset[0])
+  columns = jnp.where(turned, offset[0], offset[1])
+  half = side // 2
+  upper = _bump(norm, rows, columns, half, side, dtype)
+  lower = _bump(norm, rows - half, columns, side - half, side, dtype)
+  whole = upper - lower
+  whole = whole / _length(norm, whole)
+  return jnp.where(turned, whole.T, whole)
+
+
+def _bump(norm, rows, columns, height, width, dtype):
+  """Returns a hill of length 1 on height x width, 0 outside; or all 0.
+
+  The hill is a sum of squares of half width 0, 1, ... around the centre, of
+  weights 1/(k+1)^2 for l2 and 1/(k+1)^4 for l1: at distance m the sum over
+  k >= m, read from a table of sums.
+  """
+  size, power = rows.shape[0], 2 if norm == 'l2' else 4
+  weights = [1 / (k + 1) ** power for k in range(size)]
+  # Summed from the smallest on.
+  table = [*itertools.accumulate(reversed(weights), initial=0.0)][::-1]
+  table = jnp.asarray(table, dtype)
+  levels = jnp.maximum(height // 2, width // 2) + 1
+  table = jnp.maximum(table - table[jnp.minimum(levels, size)], 0)
+
+  def along(offset, extent):
+    distance = jnp.clip(jnp.abs(offset - extent // 2), 0, size - 1)
+    inside = (offset >= 0) & (offset < extent)
+    return jnp.where(inside, table[distance], 0)
+
+  hill = jnp.minimum(
+    along(rows, height)[:, None], along(columns, width)[None, :]
+  )
+  length = _length(norm, hill)
+  return hill / jnp.where(length > 0, length, 1)
+
+
+def _evaluate(inputs: Inputs, x):
+  """Returns the margins (B,), and whether argmax is not the label (B,)."""
+  logits = inputs.network(x)
+  logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  own = jax.nn.one_hot(inputs.label, logits.shape[-1], dtype=bool)
+  other = jnp.max(jnp.where(own, -jnp.inf, logits), axis=-1)
+  margin = jnp.sum(jnp.where(own, logits, 0), axis=-1) - other
+  return margin, jnp.argmax(logits, axis=-1) != inputs.label
+
+
+def _length(norm: str, x, axes=(0, 1)):
+  """Returns L2 or L1 norms over some axes, which are kept."""
+  if norm == 'l2':
+    return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
+  return jnp.sum(jnp.abs(x), axis=axes, keepdims=True)
