@@ -8,7 +8,7 @@ On the drawn data set, at equal steps and on the same images, each clean and
 adversarially trained, over several seeds:
 
   class          the class alone
-  human          + parts of the annotated fifth of the images
+  human          + parts of the annotated images, less than a fifth
   pseudo         + parts of all images, drawn by people or by the segmenter
   truth          + parts of all images, all true: an oracle
   objects        as `pseudo`, with whole objects for parts
