@@ -101,7 +101,9 @@ def _stage(run: pathlib.Path, target: pathlib.Path) -> Stage:
 def _about(config: dict[str, Any]) -> str:
   """Returns what a run was about in one line."""
   words = {'train': 'Training', 'evaluate': 'Evaluation', 'label': 'Labelling'}
-  attack = scores.threat_model(config.get('attack'))
+  # A labelling run trains nothing.
+  attack = None if config['run'] == 'label' else config['attack']
+  attack = scores.threat_model(attack)
   robust = f', trained against {attack}' if attack != 'clean' else ''
   run, model = words.get(config['run'], config['run']), config['model']['name']
   return f'{run}: {model} on {config["data"]["name"]}{robust}'
