@@ -72,7 +72,7 @@ class Pseudo(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
 
   def _generate_examples(self):
-    raise NotImplementedError  # `_split_generators` has refused.
+    return iter(())  # TFDS wants the method; `_split_generators` refuses.
 
 
 def record_features(
