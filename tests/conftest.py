@@ -46,7 +46,11 @@ def pin_real() -> pathlib.Path:
 
 @pytest.fixture(scope='module', autouse=True)
 def _forget_compiled_programs():
-  """Frees a module's programs: thousands of them in one process crash XLA."""
+  """Frees a module's programs.
+
+  A worker once died with a segmentation fault while it loaded a program from
+  the cache, late in a long suite. That it held too many is a guess.
+  """
   yield
   jax.clear_caches()
   gc.collect()

@@ -17,7 +17,9 @@ import torch
 
 FILE = pathlib.Path(__file__).parent / 'golden' / 'apgd.npz'
 NORMS = {'linf': 'Linf', 'l2': 'L2', 'l1': 'L1'}
-# About half of the images fall.
+# About half of the images fall. At 0.05, 0.3 and 1.2, which were tried first,
+# nearly all do, and under L2 and L1 with the DLR losses up to 24 of 80 images
+# end elsewhere than ours; so agreement is shown at small radii only.
 EPS = {'linf': 0.012, 'l2': 0.06, 'l1': 0.25}
 LOSSES = {'ce': 'ce', 'dlr': 'dlr', 'targeted_dlr': 'dlr-targeted'}
 IMAGES, SHAPE, HIDDEN, CLASSES, STEPS = 80, (4, 4, 3), 24, 6, 100

@@ -24,7 +24,7 @@ GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'apgd.npz'
 B, S, K = 7, 4, 6
 EPS = {'linf': 0.012, 'l2': 0.06, 'l1': 0.25}
 CASES = [(norm, loss) for norm in EPS for loss in apgd.LOSSES]
-# Under L1 with these losses a few images, of 80, leave the recorded walk on the
+# Under L1 with these losses 1 and 3 images of 80 leave the recorded walk on the
 # way; why is not known. Their verdicts agree.
 APART = [('l1', 'dlr'), ('l1', 'targeted_dlr')]
 
@@ -93,7 +93,7 @@ def test_ends_where_autoattack_ends(norm, loss, recorded):
   np.testing.assert_array_equal(found.robust, expected('robust'))
   gap = np.abs(found.best_loss - expected('best_loss'))
   if (norm, loss) in APART:
-    assert (gap > 1e-9).mean() < 0.2
+    assert (gap > 1e-9).sum() <= 4
     return
   assert (gap <= 1e-9).all()
   kept = len(expected('best_x'))
