@@ -165,8 +165,11 @@ class APGD:
     predict: Callable[..., jax.Array],
     image: jax.Array,
     label: jax.Array,
+    rounds: range | None = None,
   ) -> jax.Array:
     """Returns adversarial or clean images (B, H, W, C).
+
+    Of the attack's rounds only those of `rounds` run, if given.
 
     Of a soft label the largest entry is the class.
 
@@ -175,7 +178,7 @@ class APGD:
     """
     if label.ndim == 2:
       label = jnp.argmax(label, axis=-1)
-    return loops.run(self, keys, predict, image, label)
+    return loops.run(self, keys, predict, image, label, rounds)
 
   @property
   def rule(self) -> apgd_dense.Dense | apgd_l1.Sparse:

@@ -100,13 +100,16 @@ class FAB:
     predict: Callable[[jax.Array], jax.Array],
     image: jax.Array,
     label: jax.Array,
+    rounds: range | None = None,
   ) -> jax.Array:
     """Returns adversarial or clean images (B, H, W, C).
+
+    Of the attack's rounds only those of `rounds` run, if given.
 
     Raises:
       UserError: There are not as many other classes as targets.
     """
-    return loops.run(self, keys, predict, image, label)
+    return loops.run(self, keys, predict, image, label, rounds)
 
   @property
   def rounds(self) -> int:

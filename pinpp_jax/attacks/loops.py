@@ -81,8 +81,12 @@ def run(
   predict: Callable[[jax.Array], jax.Array],
   image: jax.Array,
   label: jax.Array,
+  rounds: range | None = None,
 ) -> jax.Array:
   """Returns the images that an attack's rounds found, else the clean ones.
+
+  `rounds` are consecutive, and some of the attack's; None stands for all. A
+  round does the same alone as after others.
 
   The loop over steps is Python's around one compiled step ('host') or a while
   loop on the device ('scan'). 'auto' takes the host on a CPU, where XLA makes
@@ -94,6 +98,8 @@ def run(
   Raises:
     UserError: 'host' is asked for inside an outer jit.
   """
+  if rounds is None:
+    rounds = range(attack.rounds)
   if not isinstance(predict, jax.tree_util.Partial):
     predict = jax.tree_util.Partial(predict)
   inputs = Inputs(keys, predict, image, label)
@@ -103,16 +109,16 @@ def run(
       raise UserError(
         "loop='host' of an attack cannot run inside jit; use 'scan' or 'auto'."
       )
-    return _on_device(attack, inputs)
+    return _on_device(attack, inputs, rounds.start, rounds.stop)
   cpu = jax.default_backend() == 'cpu'
   if attack.loop == 'host' or (attack.loop == 'auto' and cpu):
-    return _on_host(attack, inputs)
-  return _on_device_compiled(attack, inputs)
+    return _on_host(attack, inputs, rounds)
+  return _on_device_compiled(attack, inputs, rounds.start, rounds.stop)
 
 
-def _on_host(attack: Attack, inputs: Inputs) -> jax.Array:
+def _on_host(attack: Attack, inputs: Inputs, rounds: range) -> jax.Array:
   result = _prepare(attack, inputs)
-  for number in range(attack.rounds):
+  for number in rounds:
     carry = _start(attack, number, result, inputs)
     for i in range(attack.length):
       if i % HOST_CHECK == 0 and not _any_active(attack, carry):
@@ -122,7 +128,7 @@ def _on_host(attack: Attack, inputs: Inputs) -> jax.Array:
   return result[0]
 
 
-def _on_device(attack: Attack, inputs: Inputs) -> jax.Array:
+def _on_device(attack: Attack, inputs: Inputs, first, last) -> jax.Array:
   def one_round(number, result):
     def going(state):
       i, carry = state
@@ -137,7 +143,7 @@ def _on_device(attack: Attack, inputs: Inputs) -> jax.Array:
     return attack.finish(carry, result, inputs)
 
   result = attack.prepare(inputs)
-  return jax.lax.fori_loop(0, attack.rounds, one_round, result)[0]
+  return jax.lax.fori_loop(first, last, one_round, result)[0]
 
 
 _on_device_compiled = jax.jit(_on_device, static_argnums=0)

@@ -70,8 +70,11 @@ class Square:
     predict: Callable[[jax.Array], jax.Array],
     image: jax.Array,
     label: jax.Array,
+    rounds: range | None = None,
   ) -> jax.Array:
     """Returns adversarial or clean images (B, H, W, C).
+
+    Of the attack's rounds only those of `rounds` run, if given.
 
     Raises:
       UserError: The images are not square or, but for linf, smaller than 5.
@@ -81,7 +84,7 @@ class Square:
       raise UserError(f'square needs square images, not {height} x {width}.')
     if self.norm != 'linf' and height < 5:
       raise UserError(f'square in {self.norm} needs images of 5 x 5 or more.')
-    return loops.run(self, keys, predict, image, label)
+    return loops.run(self, keys, predict, image, label, rounds)
 
   @property
   def rounds(self) -> int:

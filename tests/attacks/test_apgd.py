@@ -175,6 +175,20 @@ def test_a_second_call_compiles_nothing(inputs, predict):
   assert loops._step._cache_size() == before
 
 
+def test_rounds_do_the_same_alone(inputs, predict):
+  keys, image, label = inputs
+  attack = APGD(eps=0.01, steps=5, loss='targeted_dlr', target_classes=3)
+  x = attack(keys, predict, image, label)
+  # An image keeps what the first round found that broke it.
+  joined = image
+  for i in range(attack.rounds):
+    one = attack(keys, predict, image, label, rounds=range(i, i + 1))
+    untouched = (joined == image).all((1, 2, 3), keepdims=True)
+    joined = jnp.where(untouched, one, joined)
+  np.testing.assert_array_equal(joined, x)
+  assert (x != image).any() and (x == image).all((1, 2, 3)).any()
+
+
 @pytest.mark.parametrize('norm', EPS)
 def test_a_ball_of_radius_zero_is_the_image(norm, inputs, predict):
   keys, image, label = inputs
