@@ -1,0 +1,142 @@
+"""Signs that a network defeats attacks instead of resisting them.
+
+The checks of AutoAttack (github.com/fra31/auto-attack, `checks.py`), and one of
+our own: what the traced program of a network gives away. They are warnings;
+none changes a verdict.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax import extend
+import jax.numpy as jnp
+import numpy as np
+
+from pinpp_jax.attacks import losses
+from pinpp_jax.attacks.apgd import APGD
+
+PASSES = 5
+DIFFERENT = 1e-4
+PROBABILITY = 1e-5
+SQUARE_MARGIN = 0.002
+
+OWN_GRADIENT = 'defines a gradient of its own'
+
+# What primitives mean when they stand in a classifier.
+_OPERATIONS = {
+  'while': 'loops',
+  'random_bits': 'draws random numbers',
+  'threefry2x32': 'draws random numbers',
+  'rng_bit_generator': 'draws random numbers',
+  'custom_vjp_call': OWN_GRADIENT,
+  'custom_vjp_call_jaxpr': OWN_GRADIENT,
+  'round': 'rounds',
+  'floor': 'rounds',
+  'ceil': 'rounds',
+  'sign': 'rounds',
+  'pure_callback': 'calls the host',
+  'io_callback': 'calls the host',
+}
+
+
+def randomised(
+  classify: Callable[[jax.Array], jax.Array], image: jax.Array, label: Any
+) -> bool:
+  """Returns whether five passes over the same images differ.
+
+  In the number classified right, or by more than 1e-4 between two vectors of
+  logits scaled to length 1.
+  """
+  passes = []
+  for _ in range(PASSES):
+    passes.append(np.asarray(classify(image), np.float64))
+  right = {int((z.argmax(-1) == np.asarray(label)).sum()) for z in passes}
+  unit = [z / np.linalg.norm(z, axis=-1, keepdims=True) for z in passes]
+  apart = max(np.linalg.norm(z - unit[0], axis=-1).max() for z in unit)
+  return len(right) > 1 or bool(apart > DIFFERENT)
+
+
+def probabilities(logits: np.ndarray) -> bool:
+  """Returns whether the logits, (B, K), look like a softmax's outputs."""
+  logits = np.asarray(logits, np.float64)
+  inside = logits.max() < 1 + PROBABILITY and logits.min() > -PROBABILITY
+  return bool(inside and (abs(logits.sum(-1) - 1) < PROBABILITY).all())
+
+
+def zero_gradients(
+  predict: Callable[[jax.Array], jax.Array],
+  keys: jax.Array,
+  image: jax.Array,
+  label: jax.Array,
+  norm: str,
+  eps: float,
+) -> int:
+  """Returns how many images have no gradient at all where APGD starts.
+
+  Of the difference of logits ratio; of the cross entropy with fewer than three
+  classes.
+  """
+  rule = APGD(eps=eps, norm=norm).rule
+  near = rule.random_start(keys, image, jnp.float32(eps))
+
+  def total(x):
+    logits = predict(x).astype(jnp.float32)
+    few = logits.shape[-1] < 3
+    loss = losses.cross_entropy if few else losses.dlr
+    return jnp.sum(loss(logits, label))
+
+  gradient = jax.jit(jax.grad(total))(near)
+  return int(jnp.sum(jnp.all(gradient == 0, axis=(1, 2, 3))))
+
+
+def operations(
+  predict: Callable[[jax.Array], jax.Array], image: jax.Array
+) -> list[str]:
+  """Returns what a network does that a plain classifier does not.
+
+  Read off its traced program: derivatives taken inside, loops, random numbers,
+  rounding, gradients replaced. A name may be innocent, as the faster gradient
+  of the max pooling of this project's ResNet is; a number that rests on one
+  deserves an adaptive attack. Gradients that are stopped are not looked for:
+  every softmax stops one.
+  """
+  found = set()
+  for equation in _equations(jax.make_jaxpr(predict)(image).jaxpr):
+    name = str(equation.primitive)
+    if name in _OPERATIONS:
+      found.add(_OPERATIONS[name])
+    if 'transpose(' in str(equation.source_info.name_stack):
+      found.add('takes derivatives')
+  return sorted(found)
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+  """Yields the equations of a program and of the programs inside it."""
+  for equation in jaxpr.eqns:
+    yield equation
+    for value in jax.tree.leaves(
+      equation.params, is_leaf=lambda x: isinstance(x, _PROGRAMS)
+    ):
+      if isinstance(value, extend.core.ClosedJaxpr):
+        yield from _equations(value.jaxpr)
+      elif isinstance(value, extend.core.Jaxpr):
+        yield from _equations(value)
+
+
+_PROGRAMS = (extend.core.ClosedJaxpr, extend.core.Jaxpr)
+
+
+def square_better(accuracy: dict[str, float]) -> bool:
+  """Returns whether the attack without gradients is the strongest by far.
+
+  That is a sign of masked gradients: by more than 0.2 points below everything
+  else.
+
+  Args:
+    accuracy: Cumulative accuracy by attack, the clean one among them.
+  """
+  others = [value for name, value in accuracy.items() if name != 'square']
+  if 'square' not in accuracy or len(others) < 2:
+    return False
+  return min(others) - accuracy['square'] > SQUARE_MARGIN

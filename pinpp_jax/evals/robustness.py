@@ -1,0 +1,139 @@
+"""AutoAttack on a split, as an evaluator."""
+
+from collections.abc import Mapping
+import functools
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pinpp_jax.errors import UserError
+from pinpp_jax.evals import autoattack as autoattack_lib
+from pinpp_jax.evals import examples as examples_lib
+
+LOGGER = logging.getLogger(__name__)
+
+
+class AutoAttack:
+  """Robust accuracy of a split under AutoAttack; see `autoattack.autoattack`.
+
+  Called with (variables, key), returns `<prefix>_accuracy`, the share of
+  images that survive every attack, `<prefix>_clean_accuracy`,
+  `<prefix>_<attack>_accuracy` after each attack, and `<prefix>_examples`.
+  The folder gets `result.json`, and the state between chunks, so that the same
+  run goes on where it was stopped.
+
+  Args:
+    norm: 'linf', 'l2' or 'l1'.
+    eps: Radius, for pixels in [0, 1].
+    version: 'standard', 'plus', 'aa-2' (an upper bound) or 'custom'.
+    attacks: For 'custom', options by the attack's name.
+    batch_size: Images in a chunk.
+    individual: Give every attack all images.
+    save_adversarial: Keep `adversarial.npy`, float32, and the images' ids.
+    search_dtype: What the network computes in while attacks search, for
+      instance 'bfloat16'; '' for the network's own. Successes are checked in
+      float32 whatever it is.
+    prefix: Names the threat model in the scores; '' for `<version>_<norm>`.
+    limit: Evaluates only the first so many examples.
+    model: Linen module; evaluated in float32.
+    batches: Makes a fresh iterator of evaluation batches (numpy).
+    folder: Where the evaluation keeps its state and its result.
+  """
+
+  def __init__(
+    self,
+    *,
+    eps: float,
+    norm: str = 'linf',
+    version: str = 'standard',
+    attacks: Mapping[str, Mapping[str, Any]] | None = None,
+    batch_size: int = 256,
+    individual: bool = False,
+    save_adversarial: bool = False,
+    search_dtype: str = '',
+    prefix: str = '',
+    limit: int | None = None,
+    model: Any,
+    batches: examples_lib.Batches,
+    folder: pathlib.Path,
+  ):
+    self._options: dict[str, Any] = dict(
+      eps=eps,
+      norm=norm,
+      version=version,
+      attacks={k: dict(v) for k, v in attacks.items()} if attacks else None,
+      batch_size=batch_size,
+      individual=individual,
+      save_adversarial=save_adversarial,
+    )
+    self._prefix = prefix or f'{version}_{norm}'
+    self._limit, self._batches, self._folder = limit, batches, folder
+    self._network = functools.partial(
+      float32_logits, model.clone(dtype='float32')
+    )
+    self._search = None
+    if search_dtype:
+      self._search = functools.partial(
+        float32_logits, model.clone(dtype=search_dtype)
+      )
+
+  def __call__(self, variables: Any, key: jax.Array) -> dict[str, float]:
+    """Attacks the split, or what is left of it.
+
+    Raises:
+      UserError: The split is empty, several processes run, or the folder
+        holds another evaluation.
+    """
+    if jax.process_count() > 1:
+      raise UserError(
+        'autoattack runs in one process, on all its devices; start it alone.'
+      )
+    split = images(self._batches(), self._limit)
+    bind = lambda f: jax.tree_util.Partial(f, variables)
+    outcome = autoattack_lib.autoattack(
+      bind(self._network),
+      split['image'],
+      split['label'],
+      ids=split['id'],
+      key=key,
+      search=bind(self._search) if self._search else None,
+      folder=self._folder,
+      log=LOGGER.info,
+      **self._options,
+    )
+    if self._options['save_adversarial']:
+      np.save(self._folder / 'ids.npy', split['id'])
+    scores = {
+      'accuracy': outcome.robust_accuracy,
+      'clean_accuracy': outcome.clean_accuracy,
+      'examples': float(len(outcome.clean)),
+    }
+    for name, record in outcome.attacks.items():
+      scores[f'{name}_accuracy'] = record.robust_accuracy
+    return examples_lib.named(self._prefix, scores)
+
+
+def images(batches: Any, limit: int | None) -> dict[str, np.ndarray]:
+  """Returns a split's `image` (uint8), `label` and `id`, without padding.
+
+  Raises:
+    UserError: It has none.
+  """
+  rows: dict[str, list[np.ndarray]] = {'image': [], 'label': [], 'id': []}
+  for batch in examples_lib.first(batches, limit):
+    real = batch['mask'] > 0
+    for name, found in rows.items():
+      found.append(batch[name][real])
+  if not sum(len(x) for x in rows['label']):
+    raise UserError('No example to attack.')
+  return {name: np.concatenate(found) for name, found in rows.items()}
+
+
+def float32_logits(model: Any, variables: Any, image: jax.Array) -> jax.Array:
+  """Returns a Linen module's logits (B, K), float32."""
+  logits = model.apply(variables, image, train=False)['logits']
+  return logits.astype(jnp.float32)
