@@ -73,7 +73,8 @@ class Result(NamedTuple):
   Attributes:
     image: (B, H, W, C) what was found, else the clean image.
     robust: (B,) whether nothing was found yet.
-    ranking: (B, T) classes of the clean image by logit, the largest first.
+    ranking: (B, T) classes of the clean image by logit, the largest first; the
+      labels, (B, 1), for losses that pull to no class.
   """
 
   image: jax.Array
@@ -116,8 +117,12 @@ class APGD:
   """Ascends from a random start; halves the step or sparsifies as needed.
 
   An image is returned as its last misclassified iterate of the first round
-  that has one; an image that resists, or that is misclassified from the start,
-  is returned as it came. Rounds go on only for images that resisted so far.
+  that has one; an image that resists is returned as it came. Rounds go on only
+  for images that resisted so far. An image misclassified from the start comes
+  back misclassified: with targets, whose ranking shows it, as it came;
+  otherwise it is attacked like any other, because a look at the clean images
+  would cost a forward pass, and comes back as it came where no iterate was
+  misclassified.
 
   Attributes:
     eps: Radius of the ball, for pixels in [0, 1].
@@ -199,18 +204,20 @@ class APGD:
     return self.steps + len(self.rule.phases(self.steps))
 
   def prepare(self, inputs: Inputs) -> Result:
-    """Returns the clean images, and how their classes rank."""
-    logits = self._predict(inputs, inputs.image, inputs.keys)
-    robust = jnp.argmax(logits, axis=-1) == inputs.label
-    classes = logits.shape[-1]
-    wanted = self.target_classes + 1 if self.loss == 'targeted_dlr' else 1
+    """Returns the clean images and, for targets, how their classes rank."""
+    image, label = inputs.image, inputs.label
+    if self.loss != 'targeted_dlr':
+      return Result(image, jnp.ones(label.shape, bool), label[:, None])
+    logits = self._predict(inputs, image, inputs.keys)
+    robust = jnp.argmax(logits, axis=-1) == label
+    classes, wanted = logits.shape[-1], self.target_classes + 1
     if wanted > classes:
       raise UserError(
         f'target_classes={self.target_classes} of apgd is too many for '
         f'{classes} classes.'
       )
     _, ranking = jax.lax.top_k(logits, wanted)
-    return Result(inputs.image, robust, ranking)
+    return Result(image, robust, ranking)
 
   def start(self, number: jax.Array, result: Result, inputs: Inputs) -> State:
     """Returns a round at its random start; nothing is evaluated yet."""
@@ -230,17 +237,35 @@ class APGD:
 
   def step(self, number: jax.Array, carry: State, inputs: Inputs) -> State:
     """Returns the walks one move further, or at the start of a phase."""
+    x, control = self.propose(number, carry, inputs)
+    return self.visit(number, x, control, carry, inputs)
+
+  def propose(
+    self, number: jax.Array, carry: State, inputs: Inputs
+  ) -> tuple[jax.Array, Any]:
+    """Returns the iterates to evaluate next, and the rule's memory."""
     walk, image = carry.walk, inputs.image
-    row = jax.tree.map(lambda x: x[number], self.schedule(image.dtype))
+    row = self._row(number, image)
     moved, control = self.rule.move(
       walk.control, walk.x, walk.gradient, image, row.eps, row.first
     )
     entered = self.rule.enter(walk.best_x, image, row.eps)
-    x = jnp.where(row.fresh, entered, moved)
+    return jnp.where(row.fresh, entered, moved), control
+
+  def visit(
+    self,
+    number: jax.Array,
+    x: jax.Array,
+    control: Any,
+    carry: State,
+    inputs: Inputs,
+  ) -> State:
+    """Returns the walks after an evaluation at `x`."""
+    image, row = inputs.image, self._row(number, inputs.image)
     keys = _fold(carry.round.keys, number + 1)
     seen = self._evaluate(x, keys, carry.round, inputs)
     begun = self._begin(x, seen, image, row)
-    gone = self._go(x, seen, image, row, walk._replace(control=control))
+    gone = self._go(x, seen, image, row, carry.walk._replace(control=control))
     pick = lambda a, b: jnp.where(row.fresh, a, b)
     return State(carry.round, jax.tree.map(pick, begun, gone))
 
@@ -265,6 +290,9 @@ class APGD:
       radius += [factor] * (steps + 1)
     eps = jnp.array(radius, dtype) * jnp.asarray(self.eps, dtype)
     return Row(jnp.array(fresh), jnp.array(first), jnp.array(window), eps)
+
+  def _row(self, number, image) -> Row:
+    return jax.tree.map(lambda x: x[number], self.schedule(image.dtype))
 
   def _begin(self, x, seen: Seen, image, row):
     loss, right, gradient = seen

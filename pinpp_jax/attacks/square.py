@@ -31,15 +31,16 @@ class Square:
 
   An image changes until its margin, the label's logit less the largest other
   one, is no longer positive. Returned is what is misclassified at the end, in
-  the ball and in [0, 1]; the clean image where nothing was found or nothing
-  was needed. Place, sign and orientation of a window are each image's own;
-  AutoAttack shares most of them in a batch, so runs agree in distribution.
+  the ball and in [0, 1], else the clean image; so an image misclassified from
+  the start, which is attacked like any other, comes back misclassified. Place,
+  sign and orientation of a window are each image's own; AutoAttack shares most
+  of them in a batch, so runs agree in distribution.
 
   Attributes:
     eps: Radius of the ball, for pixels in [0, 1]; a Python float.
     norm: 'linf', 'l2' or 'l1'.
-    queries: Proposals per restart; each costs a forward pass, as do the start
-      and, once, the clean image.
+    queries: Proposals per restart; each costs a forward pass, as does the
+      start.
     p_init: Share of the pixels that the first windows cover. The schedule is
       AutoAttack's for 10,000 queries, whatever their number.
     restarts: Runs, each on the images that resisted so far.
@@ -97,9 +98,8 @@ class Square:
     return self.queries
 
   def prepare(self, inputs: Inputs):
-    """Returns the clean images, and which of them are classified well."""
-    _, fooled = _evaluate(inputs, inputs.image)
-    return inputs.image, ~fooled
+    """Returns the clean images, and that all are to be attacked."""
+    return inputs.image, jnp.ones(inputs.label.shape, bool)
 
   def start(self, number, result, inputs: Inputs):
     """Returns (image, margin, fooled, robust, keys) at a restart's start."""
@@ -111,15 +111,19 @@ class Square:
 
   def step(self, number, carry, inputs: Inputs):
     """Returns the carry after one proposal per image."""
-    x, margin, fooled, robust, keys = carry
-    size = x.shape[1]
+    size, channels = inputs.image.shape[2:]
     side = self.side(number, size)
 
-    def propose(key, x, image):
-      chosen = draw(jax.random.fold_in(key, number), size, side, x.shape[-1])
-      return self.propose(chosen, x, image, side)
+    def one(key):
+      return draw(jax.random.fold_in(key, number), size, side, channels)
 
-    new = jax.vmap(propose)(keys, x, inputs.image)
+    return self.consider(jax.vmap(one)(carry[-1]), side, carry, inputs)
+
+  def consider(self, chosen: 'Draws', side, carry, inputs: Inputs):
+    """Returns the carry after the proposals that (B, ...) draws make."""
+    x, margin, fooled, robust, keys = carry
+    propose = jax.vmap(self.propose, (0, 0, 0, None))
+    new = propose(chosen, x, inputs.image, side)
     new_margin, new_fooled = _evaluate(inputs, new)
     better = self.active(carry) & (new_margin < margin)
     x = jnp.where(better[:, None, None, None], new, x)
