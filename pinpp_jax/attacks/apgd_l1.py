@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pinpp_jax.attacks import projections
 from pinpp_jax.errors import UserError
@@ -20,7 +21,7 @@ class Control(NamedTuple):
   """What the rule remembers of each image."""
 
   step_size: jax.Array  # (B,)
-  share: jax.Array  # (B,), the part of the coordinates that a step moves
+  rank: jax.Array  # (B,), of the least gradient that a step follows
   changed: jax.Array  # (B,), coordinates changed at the last checkpoint
 
 
@@ -60,7 +61,7 @@ class Sparse(NamedTuple):
     """Returns the memory at the start `x`."""
     changed = count_changed(x, image)
     step_size = jnp.full(loss.shape, eps, x.dtype)
-    return Control(step_size, sparser(changed, image), changed)
+    return Control(step_size, least_rank(changed, image), changed)
 
   def move(
     self,
@@ -73,9 +74,7 @@ class Sparse(NamedTuple):
   ) -> tuple[jax.Array, Control]:
     """Returns the next iterate, and the memory."""
     size = jnp.abs(gradient)
-    pixels = image[0].size
-    rank = jnp.clip((1 - control.share) * pixels, 0, pixels - 1)
-    least = order_statistic(size.reshape(len(size), -1), rank.astype(int))
+    least = order_statistic(size.reshape(len(size), -1), control.rank)
     sign = jnp.sign(jnp.where(size >= _wide(least), gradient, 0))
     length = jnp.sum(jnp.abs(sign), axis=(1, 2, 3), keepdims=True)
     moved = x + _wide(control.step_size) * sign / (length + 1e-10)
@@ -96,7 +95,7 @@ class Sparse(NamedTuple):
     jump = shrinks(changed, control.changed)
     step_size = jnp.where(jump, eps, control.step_size / SLOWER)
     step_size = jnp.clip(step_size, eps / SHORTEST_STEP, eps)
-    adapted = Control(step_size, sparser(changed, image), changed)
+    adapted = Control(step_size, least_rank(changed, image), changed)
     check = window > 0
     keep = lambda new, old: jnp.where(check, new, old)
     return jax.tree.map(keep, adapted, control), jump & check
@@ -107,9 +106,14 @@ def count_changed(x: jax.Array, image: jax.Array) -> jax.Array:
   return jnp.sum(x != image, axis=(1, 2, 3)).astype(x.dtype)
 
 
-def sparser(changed: jax.Array, image: jax.Array) -> jax.Array:
-  """Returns the share of the coordinates to move next, (B,)."""
-  return changed / image[0].size / SPARSER
+def least_rank(changed: jax.Array, image: jax.Array) -> jax.Array:
+  """Returns the 0-based rank, upwards, from which coordinates move, (B,)."""
+  pixels = image[0].size
+  # A table, because the ranks of counts that are a multiple of three hang on
+  # how the quotients are rounded, and XLA divides by constants in its own way.
+  share = np.arange(pixels + 1, dtype=changed.dtype) / pixels / SPARSER
+  ranks = np.clip((1 - share) * pixels, 0, pixels - 1).astype(np.int32)
+  return jnp.asarray(ranks)[changed.astype(jnp.int32)]
 
 
 def shrinks(changed: jax.Array, before: jax.Array) -> jax.Array:

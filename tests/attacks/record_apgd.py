@@ -1,90 +1,148 @@
-"""Records where AutoAttack's APGD ends, for test_apgd.py.
+"""Records how AutoAttack's APGD walks, for test_apgd_walks.py.
 
-Run once, with pyautoattack 0.2.0 and torch 2.13 on a CPU, never by a test:
+Run once, after record_networks.py, with pyautoattack 0.2.0 and torch 2.13 on a
+CPU, never by a test:
 
   pip install --no-deps --target /tmp/aa pyautoattack==0.2.0
   PYTHONPATH=/tmp/aa python tests/attacks/record_apgd.py
 
-The unchanged code runs in float64: `Tensor.float` returns doubles here. The
-network is a small one without layers of images, so that layouts do not matter.
+The code runs unchanged: what the network is called with are the iterates. It
+runs twice, as it is and in float64, where `Tensor.float` returns doubles.
 """
 
 import pathlib
 
 import numpy as np
 from pyautoattack import autopgd_base
+import record_networks
 import torch
 
 FILE = pathlib.Path(__file__).parent / 'golden' / 'apgd.npz'
 NORMS = {'linf': 'Linf', 'l2': 'L2', 'l1': 'L1'}
-# About half of the images fall. At 0.05, 0.3 and 1.2, which were tried first,
-# nearly all do, and under L2 and L1 with the DLR losses up to 24 of 80 images
-# end elsewhere than ours; so agreement is shown at small radii only.
-EPS = {'linf': 0.012, 'l2': 0.06, 'l1': 0.25}
 LOSSES = {'ce': 'ce', 'dlr': 'dlr', 'targeted_dlr': 'dlr-targeted'}
-IMAGES, SHAPE, HIDDEN, CLASSES, STEPS = 80, (4, 4, 3), 24, 6, 100
-# Whole images are kept of the first; losses and verdicts of all.
-KEPT = 16
+# About half of the images fall; of those of the perceptron nearly all.
+EPS = {
+  'cnn': {'linf': 0.045, 'l2': 0.8, 'l1': 6.0},
+  'resnet': {'linf': 0.033, 'l2': 0.55, 'l1': 4.5},
+  'mlp': {'linf': 0.05, 'l2': 0.3, 'l1': 1.2},
+}
+SOME = [('linf', 'dlr'), ('l2', 'targeted_dlr'), ('l1', 'ce')]
+ALL = [(norm, loss) for norm in NORMS for loss in LOSSES]
+CASES = {'cnn': ALL, 'resnet': SOME, 'mlp': ALL}
+STEPS = 100
+# Iterates kept, by number of call; the rules change at the checkpoints.
+KEPT = [0, 1, 2, 5, 15, 22, 23, 30, 42, 57, 63, 80, 94, 99, 100]
+# Whole walks are kept of these images of the perceptron.
+WHOLE = {
+  ('l1', 'ce'): [53, 79, 3],
+  ('l1', 'dlr'): [29, 15, 5],
+  ('l2', 'dlr'): [0, 1, 71],
+}
+PERCEPTRON = {'images': 80, 'shape': (4, 4, 3), 'hidden': 24, 'classes': 6}
+FLOAT = torch.Tensor.float
 
 
-def record(norm, loss, net, image, label, start):
+def use(dtype):
+  torch.set_default_dtype(dtype)
+  double = dtype == torch.float64
+  torch.Tensor.float = torch.Tensor.double if double else FLOAT
+
+
+def perceptron(rng):
+  """Returns the arrays of a small network without layers of images."""
+  single = lambda x: np.asarray(x, np.float32)
+  p = PERCEPTRON
+  image = single(rng.random((p['images'], *p['shape'])))
+  image[0, :2], image[1, :2] = 0, 1  # the box binds
+  size = int(np.prod(p['shape']))
+  first = single(rng.normal(size=(size, p['hidden'])) * 0.6)
+  last = single(rng.normal(size=(p['hidden'], p['classes'])))
+  label = (np.tanh((image - 0.5).reshape(-1, size) @ first) @ last).argmax(1)
+  label[2] = (label[2] + 1) % p['classes']
+  noise = single(np.round(rng.normal(size=image.shape) * 42).clip(-127, 127))
+  return {
+    'mlp/image': image, 'mlp/label': label, 'mlp/noise': noise.astype(np.int8),
+    'mlp/first': first, 'mlp/last': last,
+  }  # fmt: skip
+
+
+def setting(name, mlp, dtype):
+  """Returns (network, image, label, starts) of what torch is given."""
+  tensor = lambda x: torch.tensor(np.asarray(x, dtype))
+  if name == 'mlp':
+    image, noise = mlp['mlp/image'], mlp['mlp/noise'].astype(np.float32)
+    first, last = tensor(mlp['mlp/first']), tensor(mlp['mlp/last'])
+    net = lambda x: torch.tanh((x - 0.5).flatten(1) @ first) @ last
+    begin = record_networks.starts(image, noise, EPS[name])
+    begin = {k: tensor(x) for k, x in begin.items()}
+    return net, tensor(image), torch.tensor(mlp['mlp/label']), begin
+  weights, image, label, noise = record_networks.load(dtype)
+  single = image.permute(0, 2, 3, 1).numpy().astype(np.float32)
+  begin = record_networks.starts(single, noise, EPS[name])
+  nchw = lambda x: tensor(x).permute(0, 3, 1, 2).contiguous()
+  net = lambda x: record_networks.forward(name, weights, x)
+  return net, image, label[name], {k: nchw(x) for k, x in begin.items()}
+
+
+def walk(name, norm, loss, given):
+  """Returns (iterates, losses' ends) of one round from the given start."""
+  net, image, label, begin = given
+  seen, eps = [], EPS[name][norm]
+
+  def watched(x):
+    seen.append(x.detach().numpy().copy())
+    return net(x)
+
+  options = {'n_iter': STEPS, 'norm': NORMS[norm], 'eps': eps}
   if loss == 'targeted_dlr':
-    attack = autopgd_base.APGDAttack_targeted(
-      net, n_iter=STEPS, norm=NORMS[norm], eps=EPS[norm]
-    )
+    attack = autopgd_base.APGDAttack_targeted(watched, **options)
     attack.y_target = net(image).sort(dim=1)[1][:, -2]
   else:
-    attack = autopgd_base.APGDAttack(
-      net, n_iter=STEPS, norm=NORMS[norm], eps=EPS[norm], loss=LOSSES[loss]
-    )
+    attack = autopgd_base.APGDAttack(watched, loss=LOSSES[loss], **options)
   attack.init_hyperparam(image)
   if norm == 'l1':
-    torch.randn_like = lambda _: start - image
-    radii = [3 * EPS[norm], 2 * EPS[norm], EPS[norm]]
-    out = attack.decr_eps_pgd(image, label, radii, [30, 30, 40])
+    draw, torch.randn_like = torch.randn_like, lambda x: begin[norm] - x
+    out = attack.decr_eps_pgd(
+      image, label, [3 * eps, 2 * eps, eps], [30, 30, 40]
+    )
+    torch.randn_like = draw
   else:
-    out = attack.attack_single_run(image, label, x_init=start)
+    out = attack.attack_single_run(image, label, x_init=begin[norm])
+  nhwc = lambda x: x if name == 'mlp' else np.moveaxis(x, -3, -1)
   best_x, robust, best_loss, adversarial = (x.detach().numpy() for x in out)
-  return {
-    'best_x': best_x[:KEPT],
-    'robust': robust,
-    'best_loss': best_loss,
-    'adversarial': adversarial[:KEPT],
-  }
+  ends = {'robust': robust, 'best_loss': best_loss}
+  return nhwc(np.stack(seen)), ends, nhwc(best_x), nhwc(adversarial)
+
+
+def prints(x):
+  """Returns two numbers of each image that tell where it is, (..., 2).
+
+  A difference in any pixel moves both, unless it is made to be orthogonal.
+  """
+  size = int(np.prod(x.shape[-3:]))
+  along = np.random.default_rng(7).normal(size=(size, 2))
+  return x.reshape(*x.shape[:-3], size) @ along
 
 
 def main():
-  torch.set_default_dtype(torch.float64)
-  torch.Tensor.float = torch.Tensor.double
-  rng = np.random.default_rng(0)
-  single = lambda x: np.asarray(x, np.float32)
-  size = int(np.prod(SHAPE))
-  image = single(rng.random((IMAGES, *SHAPE)))
-  image[0, :2], image[1, :2] = 0, 1  # the box binds
-  first = single(rng.normal(size=(size, HIDDEN)) * 0.6)
-  last = single(rng.normal(size=(HIDDEN, CLASSES)))
-  tensor = lambda x: torch.tensor(np.asarray(x, np.float64))
-  weights = tensor(first), tensor(last)
-  net = lambda x: torch.tanh((x - 0.5).flatten(1) @ weights[0]) @ weights[1]
-  label = net(tensor(image)).argmax(1)
-  label[2] = (label[2] + 1) % CLASSES
-  out = {'image': image, 'label': label.numpy(), 'first': first, 'last': last}
-  for norm in NORMS:
-    noise = rng.normal(size=image.shape)
-    if norm == 'linf':
-      start = image + EPS[norm] * rng.uniform(-1, 1, image.shape)
-    elif norm == 'l2':
-      length = np.sqrt((noise**2).sum((1, 2, 3), keepdims=True))
-      start = image + EPS[norm] * noise / length
-    else:
-      start = image + noise
-    out[f'{norm}/start'] = single(start)
-    for loss in LOSSES:
-      result = record(
-        norm, loss, net, tensor(image), label, tensor(out[f'{norm}/start'])
-      )
-      print(norm, loss, result['robust'].mean())
-      out |= {f'{norm}/{loss}/{key}': x for key, x in result.items()}
+  out = perceptron(np.random.default_rng(0))
+  for name, cases in CASES.items():
+    for norm, loss in cases:
+      key = f'{name}/{norm}/{loss}'
+      use(torch.float64)
+      given = setting(name, out, np.float64)
+      seen, ends, best_x, adversarial = walk(name, norm, loss, given)
+      out |= {f'{key}/{k}': x for k, x in ends.items()}
+      out[f'{key}/prints'] = prints(seen[KEPT])
+      out[f'{key}/best'] = prints(best_x)
+      out[f'{key}/adversarial'] = prints(adversarial)
+      if name == 'mlp' and (norm, loss) in WHOLE:
+        out[f'{key}/whole'] = seen[:, WHOLE[norm, loss]]
+      if name != 'mlp':
+        use(torch.float32)
+        ends = walk(name, norm, loss, setting(name, out, np.float32))[1]
+        out |= {f'{key}/single/{k}': x for k, x in ends.items()}
+      print(key, 'robust', out[f'{key}/robust'].mean(), ends['robust'].mean())
   np.savez_compressed(FILE, **out)
 
 
