@@ -7,6 +7,8 @@ it as a TFDS data set beside its `labels` table. Reading, in every run:
   Recorded, ImageNet, Concatenated -> Source
       `len(source)`, `source[i] -> Example` (encoded), `source.labels`,
       `source.file_name(i)`
+  lists.Listed -> Source of the validation images that a list names, as `crops`
+      has cut them
   training(source, ...) -> Batches, random views without end
   evaluation(source, ...) -> Batches, every example once, padded and masked
 

@@ -173,7 +173,11 @@ def central_view(
   )
 
 
-def pixels(image: Image.Image, view: View) -> np.ndarray:
+def pixels(
+  image: Image.Image,
+  view: View,
+  resample: Image.Resampling = Image.Resampling.BICUBIC,
+) -> np.ndarray:
   """Returns the view's pixels, (size, size, 3) uint8."""
   left, top, width, height = view.box
   # Cropping first keeps the filter inside the rectangle: `resize(box=)` would
@@ -181,7 +185,7 @@ def pixels(image: Image.Image, view: View) -> np.ndarray:
   if view.box != (0, 0, *image.size):
     image = image.crop((left, top, left + width, top + height))
   if view.resized != image.size:
-    image = image.resize(view.resized, Image.Resampling.BICUBIC)
+    image = image.resize(view.resized, resample)
   x, y = view.corner
   array = np.asarray(image)[y : y + view.size, x : x + view.size]
   return np.ascontiguousarray(array[:, ::-1] if view.flip else array)

@@ -10,13 +10,15 @@ grid travels, since coarser ones follow from it on the device:
   candidates  int32 (B, 1 + m)      ids that the class admits, see LabelTable
   source      int32 (B,)            0 no part mask, 1 human, 2 pseudo
   index       int32 (B,)            position in the source
-  id          uint32 (B,)           of the file name: the same in every split
+  id          uint32 (B,)           of the file name: the same in every split,
+                                    see `example_id`
   mask        float32 (B,)          evaluation only: 1 real, 0 padding
 """
 
 import dataclasses
 import functools
 import hashlib
+import re
 from typing import Any
 
 import grain
@@ -26,6 +28,8 @@ from pinpp_jax.data import images
 from pinpp_jax.data.prefetch import Batch, Batches
 from pinpp_jax.data.sources import Concatenated, Example, Source
 from pinpp_jax.errors import UserError
+
+_VALIDATION = re.compile(r'/ILSVRC2012_val_(\d{8})\.JPEG$')
 
 SOURCE_CODES = {'none': 0, 'human': 1, 'pseudo': 2}
 
@@ -160,8 +164,13 @@ def evaluation(
 def example_id(file_name: str) -> int:
   """Returns the 32-bit id of an image, by which its random numbers are drawn.
 
-  It depends on nothing but the name: not on split, order or machine.
+  It depends on nothing but the name: not on split, list, order or machine.
+  ImageNet's validation images have a number in their name, and no two share an
+  id; others have the first bits of the name's SHA-256.
   """
+  numbered = _VALIDATION.search(file_name)
+  if numbered:
+    return int(numbered[1])
   return int.from_bytes(hashlib.sha256(file_name.encode()).digest()[:4], 'big')
 
 

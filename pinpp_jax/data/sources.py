@@ -56,6 +56,18 @@ class Source(Protocol):
     ...
 
 
+class Split(Source, Protocol):
+  """A source that an evaluation names, and can say what it was."""
+
+  @property
+  def about(self) -> dict[str, Any]:
+    """What a result must say of these images, for JSON.
+
+    Among it 'folder', and 'split_hash': which images they are, '' if unknown.
+    """
+    ...
+
+
 def data_folder(data_dir: str = '') -> pathlib.Path:
   """Returns the folder of built data sets.
 
@@ -178,6 +190,15 @@ class Recorded:
       return ''
     return splits.hash_of(splits.load(self.folder))
 
+  @property
+  def about(self) -> dict[str, Any]:
+    """What a result must say of these images, for JSON."""
+    return {
+      'folder': str(self.folder),
+      'split': self._split,
+      'split_hash': self.split_hash,
+    }
+
   def __len__(self) -> int:
     return len(self._records)
 
@@ -263,6 +284,15 @@ class ImageNet:
     # A million short strings as one array: small, and quick to send to workers.
     self._names = np.array([name.encode() for name, _ in rows], np.bytes_)
     self._label = np.array([label for _, label in rows], np.int32)
+
+  @property
+  def about(self) -> dict[str, Any]:
+    """What a result must say of these images, for JSON."""
+    return {
+      'folder': str(self._copy.path),
+      'split': self._split,
+      'split_hash': '',
+    }
 
   def __len__(self) -> int:
     return len(self._label)
