@@ -7,6 +7,7 @@ a recipe has them, options, for example `mpm.py:level1-mini`.
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 SIZES = ('full', 'mini', 'smoke')
 
@@ -44,6 +45,13 @@ def recipe(size: str) -> Any:
     # An ImageNet copy (folder or tar) whose images outside the data set join
     # the training, supervised by their class alone; relative to data_dir.
     imagenet='',
+    # Numbers classes and parts: a labels.json, or a text of wnids, one a line;
+    # relative to data_dir. '' is the data set's, or where its name is '' the
+    # classes of the ImageNet copy.
+    labels='',
+    # The split `imagenet_list`: ImageNet validation images named by a file of
+    # yours (relative to data_dir); see docs/robustness.md.
+    list=dict(name='', path='', hash='', preprocessing='res256crop224-bicubic'),
     image_size=224,
     batch_size=512,
     eval_batch_size=512,
@@ -71,8 +79,11 @@ def recipe(size: str) -> Any:
       batch_norm_group=0,
   )  # fmt: skip
   # Start from a run's folder, a .safetensors or a .pth file; '' is scratch.
-  # `part` is 'all' or 'backbone' (a plain ResNet's weights, its `fc` unused).
-  config.init = dict(path='', part='all')
+  # `part` is 'all' or 'backbone' (a plain ResNet's weights, its `fc` unused);
+  # `key` chooses a state dict of a file that holds several.
+  config.init = dict(
+      path='', part='all', key=config_dict.placeholder(str),
+  )  # fmt: skip
   config.objective = dict(name='classify')
   config.attack = dict(name='none')
   # The attack's step size grows over these epochs, per step or per epoch.
@@ -97,7 +108,8 @@ def recipe(size: str) -> Any:
       'test/clean_accuracy', 'test/pgd10_accuracy', 'test/part_miou_known',
       'test/part_miou_known_prior', 'test/part_miou_open',
       'imagenet_validation/clean_accuracy',
-      'imagenet_validation/pgd10_accuracy',
+      'imagenet_validation/pgd10_accuracy', 'imagenet_list/clean_accuracy',
+      'imagenet_list/pgd10_accuracy',
   )  # fmt: skip
 
   config.log_steps = 50

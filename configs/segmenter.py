@@ -44,7 +44,7 @@ def get_config(variant='full'):
       warmup_epochs=1.0, weight_decay=0.05, frozen=(),
   )  # fmt: skip
   config.ema_decay = 0.999
-  config.init = dict(path=f'{encoder}.safetensors', part='backbone')
+  config.init.update(path=f'{encoder}.safetensors', part='backbone')
   config.evals = dict(parts=dict(name='segmentation', prior=True, bootstrap=0))
   config.best = 'validation/part_miou_known'
   config.final_splits = ('test',)

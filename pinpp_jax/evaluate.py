@@ -31,30 +31,36 @@ Evaluators = dict[str, Callable[[Any, jax.Array], dict[str, float]]]
 def run(config: Config, workdir: pathlib.Path) -> None:
   """Scores a run's best weights again, or other weights in a new folder.
 
-  A folder without `best/` takes the weights of `config.init`.
+  A folder without `best/` takes the weights of `config.init`, and the network
+  too where `config.model.name` is 'from_run'.
   """
   with rundir.locked(workdir):
     rundir.log_to(workdir)
-    finish(config, workdir)
+    finish(recipe.of_run(config), workdir)
 
 
 def finish(config: Config, workdir: pathlib.Path) -> None:
   """Scores the final splits with the best weights.
 
-  Writes `scores.json`, `samples.npz` and `report.html`.
+  Writes `protocol.json` (which images, how seen), `scores.json`, `samples.npz`
+  and `report.html`.
   """
   mesh = sharding.mesh()
   put = functools.partial(sharding.put, mesh=mesh)
   key = jax.random.key(config.seed)
-  source = inputs.recorded(config.data, config.final_splits[0])
+  first = config.final_splits[0]
+  source = inputs.split_source(config.data, first)
   model = recipe.model(config, source.labels)
-  rundir.claim(workdir, config, source)
   if (workdir / 'best').is_dir():
     variables = checkpoint.load_best(workdir, sharding.replicated(mesh))
     weights = "the run's best averaged (EMA) weights"
   else:
     variables = recipe.initial_variables(config, model, source.labels, mesh)
     weights = f'the weights of {config.init.path or "no training at all"}'
+  # Not before there are weights: a mistyped path or key must not claim a folder.
+  rundir.claim(workdir, config, source)
+  protocol = {s: inputs.about(config.data, s) for s in config.final_splits}
+  write_json(workdir / 'protocol.json', protocol)
   found = {}
   for split in config.final_splits:
     found |= scores(evaluators(config, split, model, put), variables, key)
@@ -65,7 +71,9 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
     number=config.report_samples,
     model=model,
     batches=functools.partial(
-      inputs.evaluation, config.data, spread(source, config.report_samples)
+      inputs.evaluation,
+      inputs.of_split(config.data, first),
+      spread(source, config.report_samples),
     ),
     put=put,
     labels=source.labels,
@@ -96,7 +104,8 @@ def evaluators(
 
   def batches(split: str = split):
     return inputs.evaluation(
-      config.data, inputs.split_source(config.data, split)
+      inputs.of_split(config.data, split),
+      inputs.split_source(config.data, split),
     )
 
   made = {}

@@ -10,12 +10,15 @@ import jax
 
 from pinpp_jax import data, sharding
 from pinpp_jax.construct import Config
-from pinpp_jax.data import balance, pseudo, sources
+from pinpp_jax.data import balance, crops, imagenet, lists, pseudo, sources
+from pinpp_jax.data.labels import LabelTable, class_only
 from pinpp_jax.errors import UserError
 from pinpp_jax.tools import build
 
-# The validation images of the ImageNet copy: classes without parts.
+# The validation images of the ImageNet copy, and those of a list: classes
+# without parts.
 IMAGENET_VALIDATION = 'imagenet_validation'
+IMAGENET_LIST = 'imagenet_list'
 
 
 def training_source(config: Config) -> sources.Source:
@@ -56,7 +59,16 @@ def recorded(config: Config, split: str) -> sources.Recorded:
   """Returns a split of the data set.
 
   The embedded data set is rendered and built on first use.
+
+  Raises:
+    UserError: If there is none, or `config.labels` numbers its classes or parts
+      differently.
   """
+  if not config.name:
+    raise UserError(
+      f"data.name='' is no data set, and the split {split!r} is of one; name"
+      f' it, or evaluate {IMAGENET_LIST} or {IMAGENET_VALIDATION}.'
+    )
   if config.name == 'pinpp_mini':
     _build_mini(config)
   return sources.Recorded(
@@ -64,7 +76,23 @@ def recorded(config: Config, split: str) -> sources.Recorded:
     data_dir=config.data_dir,
     split=split,
     split_hash=config.split_hash,
+    labels=_given_labels(config),
   )
+
+
+def label_table(config: Config) -> LabelTable:
+  """Returns what numbers classes and parts.
+
+  It is the table or text that `config.labels` names, else that of the data
+  set, else the classes of the ImageNet copy's validation images.
+  """
+  given = _given_labels(config)
+  if given is not None:
+    return given
+  if config.name:
+    return recorded(config, 'train').labels
+  copy = imagenet.open_copy(_imagenet(config))
+  return class_only(copy.wnids('validation'))
 
 
 def pseudo_hash(config: Config) -> str:
@@ -74,22 +102,46 @@ def pseudo_hash(config: Config) -> str:
   return pseudo.hash_of(sources.dataset_folder(config.pseudo, config.data_dir))
 
 
-def split_source(config: Config, split: str) -> sources.Source:
-  """Returns a split, or the ImageNet copy's validation images."""
+def split_source(config: Config, split: str) -> sources.Split:
+  """Returns a split, or validation images of the ImageNet copy: all or listed.
+
+  The crops of a list are made on first use.
+  """
+  if split == IMAGENET_LIST:
+    return _listed(config)
   if split != IMAGENET_VALIDATION:
     return recorded(config, split)
-  if not config.imagenet:
-    raise UserError(
-      f'{IMAGENET_VALIDATION} needs an ImageNet copy; set data.imagenet or'
-      ' take it out of final_splits.'
-    )
   return sources.ImageNet(
     path=str(_imagenet(config)),
     split='validation',
     exclude=(),
     data_dir=config.data_dir,
-    labels=recorded(config, 'train').labels,
+    labels=label_table(config),
   )
+
+
+def of_split(config: Config, split: str) -> Config:
+  """Returns `config` with the view that a split's images have.
+
+  Those of a list are cut already, as `list.preprocessing` says.
+  """
+  if split != IMAGENET_LIST:
+    return config
+  side = crops.parse(config.list.preprocessing).side
+  config = config.copy_and_resolve_references()
+  config.update(image_size=side, eval_resize=1.0)
+  return config
+
+
+def about(config: Config, split: str) -> dict[str, Any]:
+  """Returns what a result must say of a split's images, for JSON."""
+  seen, source = of_split(config, split), split_source(config, split)
+  return source.about | {
+    'images': len(source),
+    'label_hash': source.labels.hash,
+    'image_size': seen.image_size,
+    'eval_resize': seen.eval_resize,
+  }
 
 
 def steps_per_epoch(config: Config, source: sources.Source) -> int:
@@ -153,7 +205,50 @@ def _build_mini(config: Config) -> None:
     build.build(config.name, folder)
 
 
+def _listed(config: Config) -> lists.Listed:
+  """Returns the images of a list."""
+  section = config.list
+  if not section.name or not section.path:
+    raise UserError(
+      f'{IMAGENET_LIST} needs a list: set data.list.name (of'
+      f' {list(lists.PUBLISHED)}, or a name of yours) and data.list.path, its'
+      ' file.'
+    )
+  images = lists.read(
+    _below(config, section.path), name=section.name, list_hash=section.hash
+  )
+  labels = label_table(config)
+  # Before any image is cut.
+  lists.check(images, labels)
+  found = crops.of_list(
+    sources.data_folder(config.data_dir) / 'crops',
+    name=images.name,
+    list_hash=images.hash,
+    names=images.names,
+    preprocessing=section.preprocessing,
+    copy=_imagenet(config) if config.imagenet else None,
+    threads=config.threads,
+  )
+  return lists.Listed(images=images, crops=found, labels=labels)
+
+
+def _given_labels(config: Config) -> LabelTable | None:
+  if not config.labels:
+    return None
+  return lists.class_table(_below(config, config.labels))
+
+
 def _imagenet(config: Config) -> pathlib.Path:
-  """Returns the path of the copy; relative ones are below the data folder."""
+  """Returns the path of the copy."""
+  if not config.imagenet:
+    raise UserError(
+      'There is no ImageNet copy to read from: set data.imagenet to its folder'
+      f' or tar, or take {IMAGENET_VALIDATION} out of final_splits.'
+    )
+  return _below(config, config.imagenet)
+
+
+def _below(config: Config, path: str) -> pathlib.Path:
+  """Returns a path; relative ones are below the data folder."""
   folder = sources.data_folder(config.data_dir)
-  return folder / pathlib.Path(config.imagenet).expanduser()
+  return folder / pathlib.Path(path).expanduser()

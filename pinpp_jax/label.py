@@ -14,7 +14,6 @@ from typing import Any
 from absl import logging
 import jax
 from jax.experimental import multihost_utils
-import ml_collections
 import numpy as np
 
 from pinpp_jax import checkpoint, faults, inputs, recipe, rundir, sharding
@@ -218,9 +217,7 @@ def _trained(folder: pathlib.Path) -> Config:
       f'segmenter={folder} is not the folder of a run. Train one: python -m'
       f' pinpp_jax.main --config=configs/segmenter.py{size}'
     )
-  return ml_collections.ConfigDict(
-    json.loads((folder / 'config.json').read_text())
-  )
+  return rundir.recipe_of(folder)
 
 
 def _hash(variables: Any) -> str:

@@ -26,9 +26,45 @@ from pinpp_jax.models import Segmenter, torch_files, torch_import
 from pinpp_jax.models.resnet import Network
 from pinpp_jax.step import Recipe
 
+# In place of a network's name: that of the run of `init.path`.
+FROM_RUN = 'from_run'
+
+
+def of_run(config: Config) -> Config:
+  """Returns the recipe with the network of the run whose weights it takes.
+
+  Only where `config.model.name` is 'from_run'; other fields of `config.model`
+  replace the run's. Classes and parts are numbered as the run had them.
+
+  Raises:
+    UserError: If `config.init.path` is not the folder of a run.
+  """
+  if config.model.name != FROM_RUN:
+    return config
+  folder = pathlib.Path(config.init.path).expanduser().resolve()
+  if not config.init.path or not folder.is_dir():
+    raise UserError(
+      f'model.name={FROM_RUN} takes the network of the run that init.path'
+      f' names, and init.path={config.init.path!r} is not the folder of one.'
+      ' Give it, or the network of a file of weights as model.name and its'
+      ' fields.'
+    )
+  trained = rundir.recipe_of(folder)
+  own = {k: v for k, v in config.model.items() if k != 'name'}
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.model = {**trained.model, **own}
+    # It decides what the part channels are.
+    config.objective = trained.objective
+  config.data.labels = str(folder / 'labels.json')
+  return config
+
 
 def model(config: Config, labels: LabelTable) -> Network | Segmenter:
   """Returns the network with as many classes and parts as the data has.
+
+  A `num_parts` in the section is that of a file of weights, for images without
+  parts.
 
   Raises:
     UserError: If it is to segment parts and there are none.
@@ -40,12 +76,8 @@ def model(config: Config, labels: LabelTable) -> Network | Segmenter:
   channels = labels.num_parts
   if config.objective.name == 'parts' and config.objective.targets == 'objects':
     channels = labels.num_classes
-  return construct(
-    models.MODELS,
-    config.model,
-    num_classes=labels.num_classes,
-    num_parts=channels,
-  )
+  counted = {'num_classes': labels.num_classes, 'num_parts': channels}
+  return construct(models.MODELS, {**counted, **config.model})
 
 
 def make(
@@ -106,8 +138,8 @@ def initial_variables(
   """Returns the variables that `config.init` names, or fresh ones.
 
   `init.path` is a run's folder (its best weights; the label tables must
-  agree) or a torch file. With `init.part` 'backbone' only the backbone is
-  taken from it.
+  agree) or a torch file, of whose state dicts `init.key` chooses one. With
+  `init.part` 'backbone' only the backbone is taken from it.
 
   Raises:
     UserError: If there is nothing at the path, or it does not fit.
@@ -171,7 +203,7 @@ def _from_torch(
   fresh: Any,
 ) -> Any:
   """Returns `fresh` with what is wanted of a torch state dict."""
-  tensors = torch_files.read_file(path)
+  tensors = torch_files.read_file(path, config.init.key)
   if isinstance(model, Segmenter):
     if config.init.part == 'all':
       raise UserError(f'{path} holds an encoder alone; set init.part=backbone.')

@@ -14,10 +14,11 @@ from typing import Any
 
 from absl import logging
 import jax
+import ml_collections
 
 from pinpp_jax.construct import Config
 from pinpp_jax.data.labels import LabelTable, write_json
-from pinpp_jax.data.sources import Recorded
+from pinpp_jax.data.sources import Split
 from pinpp_jax.errors import UserError
 
 _HERE = pathlib.Path(__file__).resolve().parent
@@ -35,6 +36,8 @@ _FREE = (
   'data.threads',
   'data.data_dir',
   'data.eval_batch_size',
+  'data.labels',
+  'data.list',
 )
 _PACKAGES = (
   'pinpp_jax',
@@ -102,7 +105,7 @@ def log_to(workdir: pathlib.Path) -> None:
 def claim(
   workdir: pathlib.Path,
   config: Config,
-  source: Recorded,
+  source: Split,
   pseudo_hash: str = '',
 ) -> None:
   """Writes the folder's identity, or checks it when the run is continued.
@@ -156,6 +159,20 @@ def _same_pseudo_labels(workdir: pathlib.Path, pseudo_hash: str) -> str:
   return pseudo_hash or before
 
 
+def recipe_of(workdir: pathlib.Path) -> Config:
+  """Returns the recipe of a run.
+
+  Raises:
+    UserError: If the folder is not that of a run.
+  """
+  path = workdir / 'config.json'
+  if not path.is_file():
+    raise UserError(
+      f'{workdir} is not the folder of a run: it has no config.json.'
+    )
+  return ml_collections.ConfigDict(json.loads(path.read_text()))
+
+
 def same_labels(workdir: pathlib.Path, labels: LabelTable) -> None:
   """Raises `UserError` unless the run in `workdir` used these labels."""
   before = LabelTable.load(workdir / 'labels.json')
@@ -168,7 +185,7 @@ def same_labels(workdir: pathlib.Path, labels: LabelTable) -> None:
     )
 
 
-def environment(source: Recorded, pseudo_hash: str = '') -> dict[str, Any]:
+def environment(source: Split, pseudo_hash: str = '') -> dict[str, Any]:
   """Returns command, versions, commit, devices and data sets."""
   versions = {}
   for package in _PACKAGES:
@@ -182,12 +199,8 @@ def environment(source: Recorded, pseudo_hash: str = '') -> dict[str, Any]:
     'commit': _commit(),
     'devices': [str(device) for device in jax.devices()],
     'processes': jax.process_count(),
-    'data': {
-      'folder': str(source.folder),
-      'split_hash': source.split_hash,
-      'label_hash': source.labels.hash,
-      'pseudo_hash': pseudo_hash,
-    },
+    'data': source.about
+    | {'label_hash': source.labels.hash, 'pseudo_hash': pseudo_hash},
   }
 
 

@@ -101,7 +101,9 @@ def _subtitle(
   """Returns what the run is about in one line."""
   words = []
   if config:
-    words.append(f'{config["model"]["name"]} on {config["data"]["name"]}')
+    data = config['data']
+    images = data['name'] or data['list']['name'] or 'ImageNet'
+    words.append(f'{config["model"]["name"]} on {images}')
   if labels is not None:
     words.append(f'({labels.num_classes} classes, {labels.num_parts} parts)')
   if rows:
