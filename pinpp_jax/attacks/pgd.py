@@ -10,8 +10,6 @@ import jax.numpy as jnp
 from pinpp_jax.attacks import losses, norms
 from pinpp_jax.errors import UserError
 
-Predict = Callable[[jax.Array], jax.Array]
-
 BEST = ('last', 'example', 'batch')
 
 # XLA's CPU backend compiles the input gradient of a convolution to a naive
@@ -37,6 +35,11 @@ class PGD:
       forward pass. 'batch' returns for all images the one iterate of largest
       mean loss, as the PyTorch reference does in training; only then does the
       result for an image depend on its neighbours.
+    restarts: Random starts that are tried. An image keeps the first result
+      that is misclassified, or the last restart's. Each restart after the
+      first costs one more forward pass, also for images already broken. The
+      first uses an image's key as it is, so that more restarts break no fewer
+      images.
   """
 
   eps: float
@@ -45,37 +48,68 @@ class PGD:
   norm: str = 'linf'
   random_start: bool = True
   best: str = 'last'
+  restarts: int = 1
 
   def __post_init__(self):
     norms.check(self.norm)
     if self.best not in BEST:
       raise UserError(f'best={self.best!r} of pgd is not one of {BEST}.')
+    if self.restarts < 1 or (self.restarts > 1 and not self.random_start):
+      raise UserError(
+        f'restarts={self.restarts} of pgd: there is at least one, and more'
+        ' than one only with random_start=True.'
+      )
 
   def __call__(
     self,
     keys: jax.Array,
-    predict: Predict,
+    predict: Callable[[jax.Array], Any],
     image: jax.Array,
-    label: jax.Array,
+    label: Any,
   ) -> jax.Array:
     """Returns adversarial images (B, H, W, C); see the package's docstring."""
-    start = image
-    if self.random_start:
-      start = norms.random_start(self.norm, keys, image, self.eps)
-    return self.ascend(start, predict, image, label)
+
+    def attempt(keys):
+      start = image
+      if self.random_start:
+        start = norms.random_start(self.norm, keys, image, self.eps)
+      return self.ascend(start, predict, image, label)
+
+    def again(carry):
+      number, x = carry
+      broken = self.misclassified(predict(x), label)[:, None, None, None]
+      other = attempt(jax.vmap(jax.random.fold_in, (0, None))(keys, number))
+      return number + 1, jnp.where(broken, x, other)
+
+    x = attempt(keys)
+    if self.restarts == 1:
+      return x
+    carry = jnp.ones((), jnp.int32), x
+    return repeat(self.restarts - 1, again, carry, each=self.steps)[1]
+
+  def objective(self, outputs: Any, label: Any) -> jax.Array:
+    """Returns what the steps drive up, (B,), from what `predict` returns."""
+    return losses.cross_entropy(outputs, label)
+
+  def misclassified(self, outputs: Any, label: Any) -> jax.Array:
+    """Returns which images are broken, (B,) bool; NaN is."""
+    if label.ndim == outputs.ndim:
+      label = jnp.argmax(label, axis=-1)
+    right = jnp.argmax(outputs, axis=-1) == label
+    return ~(right & jnp.isfinite(outputs).all(-1))
 
   def ascend(
     self,
     start: jax.Array,
-    predict: Predict,
+    predict: Callable[[jax.Array], Any],
     image: jax.Array,
-    label: jax.Array,
+    label: Any,
   ) -> jax.Array:
     """Returns what the steps make of `start`, a point in the ball."""
     step_size = jnp.asarray(self.step_size, image.dtype)
 
     def losses_of(x):
-      return losses.cross_entropy(predict(x), label)
+      return self.objective(predict(x), label)
 
     def step(x):
       """Returns the next iterate, and the losses at this one."""
@@ -108,9 +142,18 @@ class PGD:
     return best_x, jnp.where(better, value, best_value).astype(best_value.dtype)
 
 
-def repeat(steps: int, body: Callable[[Any], Any], carry: Any) -> Any:
-  """Returns body applied `steps` times, in the form the backend likes."""
-  if jax.default_backend() == 'cpu' and steps <= CPU_UNROLLED_STEPS:
+def repeat(
+  steps: int, body: Callable[[Any], Any], carry: Any, each: int = 1
+) -> Any:
+  """Returns body applied `steps` times, in the form the backend likes.
+
+  Args:
+    steps: How often.
+    body: From one carry to the next.
+    carry: The first one.
+    each: Steps of an attack that `body` takes itself.
+  """
+  if jax.default_backend() == 'cpu' and steps * each <= CPU_UNROLLED_STEPS:
     for _ in range(steps):
       carry = body(carry)
     return carry

@@ -174,9 +174,17 @@ def count(jaxpr, name):
   return total
 
 
-@pytest.mark.parametrize(('best', 'forwards'), [('last', 2), ('example', 3)])
-def test_no_gradient_for_the_weights(best, forwards, image, label, keys):
-  """Forward and input gradient: 2 of 3 passes, and one more for the best."""
+@pytest.mark.parametrize(
+  ('best', 'restarts', 'passes'),
+  [('last', 1, 4), ('example', 1, 5), ('last', 3, 3 * 4 + 2)],
+)
+def test_no_gradient_for_the_weights(
+  best, restarts, passes, image, label, keys
+):
+  """Forward and input gradient: 2 of 3 passes, and one more for the best.
+
+  And one more between two restarts, of which training has none.
+  """
   layers = 3
   kernels = [jnp.ones((3, 3, 3, 3)) for _ in range(layers)]
   head = jnp.ones((3, K))
@@ -187,11 +195,10 @@ def test_no_gradient_for_the_weights(best, forwards, image, label, keys):
         x = jax.nn.gelu(conv(x, kernel))
       return jnp.mean(x, axis=(1, 2)) @ head
 
-    attack = PGD(eps=0.1, step_size=0.1, steps=2, best=best)
+    attack = PGD(eps=0.1, step_size=0.1, steps=2, best=best, restarts=restarts)
     return attack(keys, predict, image, label)
 
   jaxpr = jax.make_jaxpr(attacked)(kernels, head, image).jaxpr
-  passes = forwards + 2
   assert count(jaxpr, 'conv_general_dilated') == passes * layers
   assert count(jaxpr, 'dot_general') == passes
 
@@ -224,6 +231,55 @@ def test_a_loop_and_its_unrolled_form_agree(image, label, keys, predict):
   double = lambda carry: carry * 2
   assert pgd.repeat(steps, double, jnp.ones(())) == 2.0**steps
   assert pgd.repeat(steps + 1, double, jnp.ones(())) == 2.0 ** (steps + 1)
+
+
+def weak():
+  """Returns an attack that breaks few of its images, and what it attacks."""
+  n = 40
+  rng = np.random.default_rng(7)
+  image = jnp.asarray(rng.random((n, S, S, 3)), jnp.float32)
+  w = jnp.asarray(rng.normal(size=(S * S * 3, K)), jnp.float32)
+  predict = lambda x: x.reshape(x.shape[0], -1) @ w
+  label = jnp.argmax(predict(image), axis=-1)
+  keys = jax.random.split(jax.random.key(3), n)
+  attack = PGD(eps=0.3, step_size=0.002, steps=2)
+  return attack, keys, predict, image, label
+
+
+@pytest.mark.parametrize('soft', [False, True])
+@pytest.mark.parametrize('restarts', [2, 4, 8])
+def test_the_first_broken_restart_is_kept(restarts, soft):
+  """Eight restarts of two steps run in a loop, fewer are unrolled."""
+  attack, keys, predict, image, label = weak()
+  points = [attack(keys, predict, image, label)]
+  for number in range(1, restarts):
+    folded = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+    points.append(attack(folded, predict, image, label))
+  broken = np.array([predict(x).argmax(-1) != label for x in points])
+  first = np.where(broken.any(0), broken.argmax(0), restarts - 1)
+  if restarts == 8:
+    assert len(set(first[broken.any(0)])) >= 3 and not broken.any(0).all()
+  many = dataclasses.replace(attack, restarts=restarts)
+  x = many(keys, predict, image, jax.nn.one_hot(label, K) if soft else label)
+  expected = np.stack([points[r][i] for i, r in enumerate(first)])
+  np.testing.assert_allclose(x, expected, atol=1e-6)
+  now = predict(x).argmax(-1) != label
+  np.testing.assert_array_equal(now, broken.any(0))
+
+
+def test_a_network_that_breaks_down_is_broken():
+  attack, keys, _, image, label = weak()
+  nan = lambda x: jnp.full((x.shape[0], K), jnp.nan) + 0 * jnp.sum(x)
+  assert attack.misclassified(nan(image), label).all()
+  x = dataclasses.replace(attack, restarts=2)(keys, nan, image, label)
+  once = attack(keys, nan, image, label)
+  np.testing.assert_array_equal(x, once)
+
+
+def test_restarts_need_a_random_start():
+  for wrong in ({'restarts': 0}, {'restarts': 2, 'random_start': False}):
+    with pytest.raises(UserError, match='restarts'):
+      PGD(eps=0.1, step_size=0.1, steps=1, **wrong)
 
 
 def test_unknown_options_are_refused():
