@@ -11,7 +11,7 @@ SOURCES = sorted(PACKAGE.rglob('*.py'))
 
 # Package: the parts of pinpp_jax that it may import, besides itself.
 OURS = {
-  'attacks': {'errors'},
+  'attacks': {'errors', 'objectives'},
   'data': {'errors'},
   'evals': {'attacks', 'construct', 'data', 'errors', 'metrics'},
   'labelling': {'data', 'errors', 'evals', 'report'},

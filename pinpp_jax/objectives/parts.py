@@ -107,10 +107,34 @@ class Parts:
     `part_loss_pseudo`: the means over the images whose masks are from people
     and from a network, 0 if the batch has none.
     """
-    own, other, lam = self._labels(batch)
     image_weight = self.image_weights(batch)
+    pixels = self._pixel_losses(logits, batch)
+    values = {
+      f'part_loss_{pixel.shape[1]}': self._mean(pixel, image_weight)
+      for pixel in pixels
+    }
+    loss = jnp.mean(jnp.stack(list(values.values())))
+    image = _image_means(pixels)
+    for name, code in (('human', 1), ('pseudo', 2)):
+      counted = (batch['source'] == code) & (image_weight > 0)
+      total = jnp.sum(jnp.where(counted, image, 0))
+      values[f'part_loss_{name}'] = total / jnp.maximum(jnp.sum(counted), 1)
+    return loss, values
+
+  def image_losses(
+    self, logits: list[jax.Array], batch: dict[str, jax.Array]
+  ) -> jax.Array:
+    """Returns the mean over levels and cells of each image, (B,), unweighted.
+
+    Reads the batch's parts alone, and its label for targets='objects'.
+    """
+    return _image_means(self._pixel_losses(logits, batch))
+
+  def _pixel_losses(self, logits, batch) -> list[jax.Array]:
+    """Returns each level's loss of each cell, (B, h, w)."""
+    own, other, lam = self._labels(batch)
     finest = logits[0].shape[1]
-    values, images = {}, []
+    pixels = []
     for z in logits:
       below = lambda grid, h=z.shape[1]: children(
         grid, h, finest=finest if self.reference_targets else None
@@ -122,19 +146,13 @@ class Parts:
         share = below(lam)
         weights = jnp.concatenate([share, 1 - share], axis=-1)
       weights = weights / below(own).shape[-1]
-      pixel = losses.focal(
-        losses.sparse_cross_entropy(z, labels, weights, self.smoothing),
-        self.gamma,
+      pixels.append(
+        losses.focal(
+          losses.sparse_cross_entropy(z, labels, weights, self.smoothing),
+          self.gamma,
+        )
       )
-      values[f'part_loss_{z.shape[1]}'] = self._mean(pixel, image_weight)
-      images.append(jnp.mean(pixel, axis=(1, 2)))
-    loss = jnp.mean(jnp.stack(list(values.values())))
-    image = jnp.mean(jnp.stack(images), axis=0)
-    for name, code in (('human', 1), ('pseudo', 2)):
-      counted = (batch['source'] == code) & (image_weight > 0)
-      total = jnp.sum(jnp.where(counted, image, 0))
-      values[f'part_loss_{name}'] = total / jnp.maximum(jnp.sum(counted), 1)
-    return loss, values
+    return pixels
 
   def image_weights(self, batch: dict[str, jax.Array]) -> jax.Array:
     """Returns each image's weight in the part loss, (B,) float32."""
@@ -177,6 +195,11 @@ class Parts:
     # No image with a weight: 0 / 1, and a zero gradient.
     count = jnp.sum(image_weight) * (pixel.size // pixel.shape[0])
     return total / jnp.where(count > 0, count, 1)
+
+
+def _image_means(pixels: list[jax.Array]) -> jax.Array:
+  levels = [jnp.mean(pixel, axis=(1, 2)) for pixel in pixels]
+  return jnp.mean(jnp.stack(levels), axis=0)
 
 
 def children(
