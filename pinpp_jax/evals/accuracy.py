@@ -12,6 +12,7 @@ from pinpp_jax.construct import construct
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import examples as examples_lib
+from pinpp_jax.evals import predictions
 
 _FIELDS = ('image', 'label', 'id', 'mask')
 
@@ -24,6 +25,10 @@ class Accuracy:
   `<prefix>_examples`. Top-5 says nothing about fewer than six classes and is
   then left out.
 
+  An attack that reads parts is scored over the images with a part mask alone,
+  since it can do nothing to others: `<prefix>_examples` says how many those
+  are. If there are none in a split, that 0 is the only score.
+
   Args:
     attack: Config section of an attack; None evaluates the images as they are.
     prefix: Names the threat model in the scores.
@@ -33,6 +38,9 @@ class Accuracy:
     put: Places a batch on the devices.
     labels: Label table the split is numbered by.
     examples: Length of the split; the count is compared with it.
+
+  Raises:
+    UserError: If the attack reads parts and the label table has none.
   """
 
   def __init__(
@@ -51,12 +59,18 @@ class Accuracy:
     self._prefix, self._limit, self._examples = prefix, limit, examples
     self._model, self._batches, self._put = model, batches, put
     self._num_classes = labels.num_classes
+    self._fields, self._fixed, self._channels = _FIELDS, {}, 0
+    if attacks.reads_parts(self._attack):
+      self._fields += ('parts', 'source')
+      self._fixed = {'class_parts': labels.candidates}
+      self._channels = _channels(self._attack, labels)
 
   def __call__(self, variables: Any, key: jax.Array) -> dict[str, float]:
     """Goes through the split once.
 
     Raises:
-      UserError: If the split has no example.
+      UserError: If the split has no example, or the model lacks the parts
+        that the attack reads.
       RuntimeError: If an example is missing or counts twice.
     """
     once = examples_lib.Once(self._examples, self._limit)
@@ -66,25 +80,39 @@ class Accuracy:
       total = metrics.add(total, part)
     if total is None:
       raise UserError(f'No example to evaluate for {self._prefix!r} accuracy.')
-    seen = float(total['accuracy'][1])
-    once.check(seen)
-    scores = metrics.means(total) | {'examples': seen}
-    return examples_lib.named(self._prefix, scores)
+    once.check(float(total.pop('seen')[0]))
+    scored = float(total['accuracy'][1])
+    scores = metrics.means(total) if scored else {}
+    return examples_lib.named(self._prefix, scores | {'examples': scored})
 
   def _counts(self, variables, key, once):
     for batch in examples_lib.first(self._batches(), self._limit):
       once.see(batch)
       yield count(
         variables,
-        self._put({name: batch[name] for name in _FIELDS}),
+        self._put({name: batch[name] for name in self._fields}) | self._fixed,
         key,
         model=self._model,
         attack=self._attack,
         num_classes=self._num_classes,
+        channels=self._channels,
       )
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'attack', 'num_classes'))
+def _channels(attack: Any, labels: LabelTable) -> int:
+  """Returns how many part channels a network must have for an attack."""
+  if not labels.num_parts:
+    raise UserError(
+      'The attack reads parts and the data set has no part labels; use a data'
+      ' set with part masks, or attack pgd.'
+    )
+  objects = attack.targets == 'objects'
+  return 1 + (labels.num_classes if objects else labels.num_parts)
+
+
+@functools.partial(
+  jax.jit, static_argnames=('model', 'attack', 'num_classes', 'channels')
+)
 def count(
   variables: Any,
   batch: Any,
@@ -93,8 +121,16 @@ def count(
   model: Any,
   attack: Any,
   num_classes: int,
+  channels: int = 0,
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
-  """Returns (sum, count) of the scores, without prefix, over real images."""
+  """Returns (sum, count) of the scores, without prefix, over real images.
+
+  With `channels`, the part channels of a network whose parts are attacked, over
+  those with a part mask. `seen` counts the real images in any case.
+  """
+  if channels:
+    outputs = predictions.outputs(model, variables, batch['image'])
+    predictions.finest(outputs, channels)
   image = examples_lib.image(variables, batch, key, model=model, attack=attack)
   logits = model.apply(variables, image, train=False)['logits']
   if logits.shape[-1] != num_classes:
@@ -102,7 +138,8 @@ def count(
       f'The model has {logits.shape[-1]} classes and the data {num_classes}:'
       ' evaluate it on the data set it was trained for.'
     )
-  label, mask = batch['label'], batch['mask'] > 0
+  label, seen = batch['label'], batch['mask'] > 0
+  mask = seen & (batch['source'] != 0) if channels else seen
   log_p = jnp.take_along_axis(
     jax.nn.log_softmax(logits.astype(jnp.float32)), label[:, None], axis=-1
   )[:, 0]
@@ -113,7 +150,8 @@ def count(
   values = {'accuracy': right[:, 0], 'loss': -log_p}
   if num_classes > 5:
     values['top5'] = right.any(-1)
-  return {
+  sums = {
     name: (jnp.sum(jnp.where(mask, value, 0)), jnp.sum(mask))
     for name, value in values.items()
   }
+  return sums | {'seen': (jnp.sum(seen), jnp.sum(seen))}

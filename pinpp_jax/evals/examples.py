@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pinpp_jax import attacks
+
 Batches = Callable[[], Iterable[dict[str, np.ndarray]]]
 Put = Callable[[dict[str, np.ndarray]], Any]
 
@@ -92,15 +94,21 @@ def keys(key: jax.Array, ids: jax.Array) -> jax.Array:
 def image(
   variables: Any, batch: Any, key: jax.Array, *, model: Any, attack: Any
 ) -> jax.Array:
-  """Returns the batch's images, float32 in [0, 1], attacked if asked for."""
+  """Returns the batch's images, float32 in [0, 1], attacked if asked for.
+
+  For an attack that reads parts the batch holds `attacks.LABELS`.
+  """
   clean = batch['image'].astype(jnp.float32) / 255
   if attack is None:
     return clean
 
-  def predict(x):
-    return model.apply(variables, x, train=False)['logits']
-
-  return attack(keys(key, batch['id']), predict, clean, batch['label'])
+  if attacks.reads_parts(attack):
+    predict = lambda x: model.apply(variables, x, train=False, parts=True)
+    label = {name: batch[name] for name in attacks.LABELS}
+  else:
+    predict = lambda x: model.apply(variables, x, train=False)['logits']
+    label = batch['label']
+  return attack(keys(key, batch['id']), predict, clean, label)
 
 
 def named(prefix: str, scores: dict[str, float]) -> dict[str, float]:

@@ -38,7 +38,8 @@ def predict(
 
   Args:
     variables: Weights and statistics.
-    batch: `FIELDS` of an evaluation batch, on the devices.
+    batch: `FIELDS` of an evaluation batch, on the devices, and `class_parts`
+      for an attack that reads parts.
     key: Key of the evaluation.
     model: Linen module.
     attack: Attack or None.
@@ -57,7 +58,7 @@ def predict(
   if 'logits' in output:
     found['class'] = output['logits'].argmax(-1)
   if channels:
-    logits, size = _finest(output, channels), batch['parts'].shape[1:]
+    logits, size = finest(output, channels), batch['parts'].shape[1:]
     found['open'] = grids.largest(logits, size)
     if known:
       found['known'] = _largest_among(logits, batch['candidates'], size)
@@ -81,10 +82,17 @@ def _largest_among(
   return jax.vmap(lambda i, k: i[k])(ids, grids.largest(among, size))
 
 
-def _finest(output: Mapping[str, Any], channels: int) -> jax.Array:
-  """Returns the finest part logits (B, h, w, channels)."""
-  if 'parts' not in output:
-    raise UserError('Segmentation needs a model with a parts output.')
+def finest(output: Mapping[str, Any], channels: int) -> jax.Array:
+  """Returns the finest part logits (B, h, w, channels).
+
+  Raises:
+    UserError: If a model's output has none, or others.
+  """
+  if not output.get('parts'):
+    raise UserError(
+      'Scoring or attacking parts needs a model with a parts output; this one'
+      ' has none.'
+    )
   logits = output['parts'][0]
   if logits.shape[-1] != channels:
     raise UserError(

@@ -81,7 +81,8 @@ class Segmentation:
     examples: Length of the split; the count is compared with it.
 
   Raises:
-    UserError: If `targets` is neither of the two, or has no prior.
+    UserError: If `targets` is neither of the two, has no prior, or is not what
+      the attack's are.
   """
 
   def __init__(
@@ -104,7 +105,11 @@ class Segmentation:
     if prior and targets == 'objects':
       raise UserError("prior=True needs targets='parts'.")
     self._parts, self._prior = targets == 'parts', prior
-    self._attack = construct(attacks.ATTACKS, attack) if attack else None
+    self._attack: Any = construct(attacks.ATTACKS, attack) if attack else None
+    if attacks.reads_parts(self._attack) and self._attack.targets != targets:
+      raise UserError(
+        f'The attack needs targets={targets!r}, as the scores have.'
+      )
     self._prefix, self._limit, self._examples = prefix, limit, examples
     self._model, self._batches, self._put = model, batches, put
     self._labels, self._bootstrap = labels, bootstrap
@@ -154,7 +159,8 @@ class Segmentation:
       once.see(batch)
       found = predictions.predict(
         variables,
-        self._put({name: batch[name] for name in predictions.FIELDS}),
+        self._put({name: batch[name] for name in predictions.FIELDS})
+        | {'class_parts': labels.candidates},
         key,
         model=self._model,
         attack=self._attack,

@@ -1,6 +1,7 @@
 """A tiny split, a tiny model and a random attack for the evaluators."""
 
 import dataclasses
+import functools
 import types
 
 from flax import linen as nn
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pinpp_jax import attacks
+from pinpp_jax import attacks, models
 from pinpp_jax.data.labels import LabelTable, Part
 from pinpp_jax.evals import accuracy, samples, segmentation
 
@@ -167,6 +168,20 @@ def tiny_scores(put, index=0, count=1):
   # The order inside a global batch is that of the processes.
   sums = sorted(float(sample.image.sum()) for sample in found)
   return scores | {f'image {i}': value for i, value in enumerate(sums)}
+
+
+@pytest.fixture(scope='session')
+def mpm():
+  """A tiny MPM for the tiny split, with weights."""
+  model = models.MPM(num_classes=4, num_parts=6, depth=10, width=4)
+  init = functools.partial(model.init, train=False, parts=True)
+  image = np.zeros((1, SIZE, SIZE, 3), np.float32)
+  # As numpy: the same weights on one device and on eight.
+  variables = jax.device_get(jax.jit(init)(jax.random.key(1), image))
+  # Sure of itself, so that an attack makes a difference.
+  classifier = variables['params']['classifier']
+  classifier['kernel'] = 30 * classifier['kernel']
+  return model, variables
 
 
 @pytest.fixture(scope='session')

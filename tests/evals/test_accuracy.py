@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,15 +9,17 @@ from pinpp_jax.construct import construct
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import accuracy, examples
 
+JOINT = dict(name='joint_pgd', eps=0.05, step_size=0.02, steps=2)
 
-def make(tiny, split, table, model, *, size=8, order=None, **fields):
+
+def make(tiny, split, table, model, *, size=8, order=None, put=None, **fields):
   section = {'name': 'accuracy'} | fields
   return construct(
     evals.EVALS,
     section,
     model=model,
     batches=lambda: tiny.batches_of(split, size, order),
-    put=tiny.put,
+    put=put or tiny.put,
     labels=table,
   )
 
@@ -77,6 +81,67 @@ def test_attacked_verdicts_ignore_batch_order_and_devices(
   assert other_key['noise_loss'] != got[0]['noise_loss']
   clean = make(tiny, split, table, model)(variables, key)
   assert clean['clean_loss'] != got[0]['noise_loss']
+
+
+@pytest.mark.parametrize('attack', [{}, {'class_weight': 0.0, 'aim': 'other'}])
+def test_attacks_on_parts_ignore_batch_order_and_devices(
+  tiny, split, table, key, mpm, attack
+):
+  model, variables = mpm
+  order = np.random.default_rng(3).permutation(21)
+  fields = dict(prefix='joint', attack=JOINT | attack)
+  got = [
+    make(tiny, split, table, model, **fields, **case)(variables, key)
+    for case in (
+      {},
+      {'size': 24, 'order': order},
+      {'size': 3, 'put': jax.device_put},
+    )
+  ]
+  for other in got[1:]:
+    assert other['joint_accuracy'] == got[0]['joint_accuracy']
+    assert other == pytest.approx(got[0], rel=1e-4)
+  # Every third image has no mask.
+  assert got[0]['joint_examples'] == 14
+
+
+def test_an_attack_without_a_part_weight_is_pgd(tiny, split, table, key, mpm):
+  model, variables = mpm
+  masked = {k: v[split['source'] > 0] for k, v in split.items()}
+  plain, none = (
+    make(tiny, masked, table, model, attack=JOINT | attack)(variables, key)
+    for attack in ({'name': 'pgd'}, {'part_weight': 0.0})
+  )
+  assert none == pytest.approx(plain, rel=1e-6)
+  clean = make(tiny, masked, table, model)(variables, key)
+  assert clean['clean_accuracy'] > plain['clean_accuracy']
+
+
+def test_a_split_without_part_masks_has_no_score_under_them(
+  tiny, split, table, key, mpm
+):
+  model, variables = mpm
+  bare = split | {'source': np.zeros(21, np.int32)}
+  scores = make(tiny, bare, table, model, prefix='joint', attack=JOINT)(
+    variables, key
+  )
+  assert scores == {'joint_examples': 0}
+
+
+def test_attacks_on_parts_need_parts(tiny, split, table, key):
+  without, variables = tiny.make(has_parts=False)
+  with pytest.raises(UserError, match='this one has none'):
+    make(tiny, split, table, without, attack=JOINT)(variables, key)
+  model, variables = tiny.make(num_parts=9)
+  with pytest.raises(UserError, match='10 part channels'):
+    make(tiny, split, table, model, attack=JOINT)(variables, key)
+  model, variables = tiny.make()
+  objects = JOINT | {'targets': 'objects'}
+  with pytest.raises(UserError, match='7 part channels and the data 5'):
+    make(tiny, split, table, model, attack=objects)(variables, key)
+  bare = dataclasses.replace(table, parts=())
+  with pytest.raises(UserError, match='no part labels'):
+    make(tiny, split, bare, model, attack=JOINT)
 
 
 def test_images_have_their_own_keys(key):

@@ -287,6 +287,24 @@ def test_attack_limit_and_prefix(tiny, split, table, key, noise):
   assert clean['pixel_accuracy'] != noisy['noise_pixel_accuracy']
 
 
+def test_an_attack_on_the_parts_changes_their_scores(
+  split, table, key, tiny, mpm
+):
+  model, variables = mpm
+  attack = dict(name='joint_pgd', eps=0.1, step_size=0.05, steps=2, gamma=0.0)
+  for more in ({'class_weight': 0.0}, {'aim': 'other'}):
+    clean, attacked = (
+      make(tiny, split, table, model, size=24, attack=a)(variables, key)
+      for a in (None, attack | more)
+    )
+    assert set(clean) == set(attacked)
+    assert clean != attacked
+  assert clean['masked_examples'] == 14
+  with pytest.raises(UserError, match="needs targets='parts'"):
+    objects = attack | {'targets': 'objects'}
+    make(tiny, split, table, model, attack=objects)
+
+
 def test_a_split_without_masks_has_no_scores(tiny, split, table, key):
   model, variables = tiny.make()
   unmasked = split | {'source': np.zeros_like(split['source'])}
