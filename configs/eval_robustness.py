@@ -62,7 +62,8 @@ def get_config(variant='full'):
   split = config.final_splits[0]
   version = 'custom' if size == 'smoke' else 'standard'
   config.headlines = (
-      f'{split}/clean_accuracy', f'{split}/{version}_linf_accuracy',
+      f'{split}/clean_accuracy',
+      *(f'{split}/{version}_{norm}_accuracy' for norm in ('linf', 'l2', 'l1')),
   )  # fmt: skip
   return config
 

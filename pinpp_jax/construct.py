@@ -20,7 +20,8 @@ def construct(
   Args:
     table: From a name to a class or function.
     section: Config section with a `name`; its other fields are the keywords.
-    **extra: Keywords only known at run time (the model, the data, ...).
+    **extra: Keywords only known at run time (the model, the data, ...); a
+      target gets those that it names.
 
   Raises:
     UserError: If the name is not in the table, or a field is not a keyword of
@@ -36,4 +37,5 @@ def construct(
   if unknown:
     fields = sorted(set(known) - set(extra) - {'parent'})
     raise UserError(f'{name} has no field {unknown}; its fields are {fields}.')
-  return target(**keywords, **extra)
+  wanted = {key: value for key, value in extra.items() if key in known}
+  return target(**keywords, **wanted)

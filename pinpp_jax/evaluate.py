@@ -63,7 +63,8 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
   write_json(workdir / 'protocol.json', protocol)
   found = {}
   for split in config.final_splits:
-    found |= scores(evaluators(config, split, model, put), variables, key)
+    made = evaluators(config, split, model, put, workdir)
+    found |= scores(made, variables, key)
   write_json(workdir / 'scores.json', found)
   shown = samples.samples(
     variables,
@@ -97,8 +98,12 @@ def evaluators(
   split: str,
   model: nn.Module,
   put: Callable[[Any], Any],
+  workdir: pathlib.Path,
 ) -> Evaluators:
-  """Returns the evaluators of `config.evals` on one split, by name."""
+  """Returns the evaluators of `config.evals` on one split, by name.
+
+  One that keeps files has `<workdir>/evals/<split>/<name>` for them.
+  """
   sharding.check_batch_size('data.eval_batch_size', config.data.eval_batch_size)
   source = inputs.split_source(config.data, split)
 
@@ -118,6 +123,8 @@ def evaluators(
       put=put,
       labels=source.labels,
       examples=len(source),
+      folder=workdir / 'evals' / split / name,
+      about=inputs.about(config.data, split),
     )
   return made
 

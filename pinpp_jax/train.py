@@ -58,7 +58,9 @@ def train(
 
   model = recipe.model(config, source.labels)
   fixed = recipe.make(config, model, source.labels, steps_per_epoch)
-  evaluators = evaluate.evaluators(config, config.eval_split, model, put)
+  evaluators = evaluate.evaluators(
+    config, config.eval_split, model, put, workdir
+  )
   state = recipe.initial_state(config, model, fixed.tx, source.labels, mesh)
 
   with (

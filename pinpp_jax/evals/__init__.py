@@ -1,8 +1,10 @@
 """Evaluators: (variables, key) to a dict of scores."""
 
-from pinpp_jax.evals import accuracy, segmentation
+from pinpp_jax.evals import accuracy, robustness, segmentation, transfer
 
 EVALS = {
   'accuracy': accuracy.Accuracy,
+  'autoattack': robustness.AutoAttack,
   'segmentation': segmentation.Segmentation,
+  'transfer': transfer.Transfer,
 }

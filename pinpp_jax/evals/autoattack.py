@@ -19,7 +19,7 @@ import numpy as np
 
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import checks, given, versions
-from pinpp_jax.evals.job import Job, Placing, Strike, as_partial
+from pinpp_jax.evals.job import Job, Placing, Strike, as_partial, logits
 from pinpp_jax.evals.outcome import Outcome, Record, write
 from pinpp_jax.evals.verdicts import Store, Verdicts
 
@@ -58,7 +58,7 @@ def autoattack(
       function and its weights, the weights are no constants of the programs.
     images: (N, H, W, C) floats in [0, 1], or uint8. H = W for Square.
     labels: (N,) integers.
-    norm: 'linf', 'l2' or 'l1'.
+    norm: 'linf', 'l2' or 'l1', in any case.
     eps: Radius of the ball, for pixels in [0, 1].
     version: 'standard', 'plus', 'rand', 'aa-2' (APGD-CE and APGD-T alone: a
       fifth of the cost, an upper bound) or 'custom'.
@@ -87,6 +87,7 @@ def autoattack(
   images, labels = np.asarray(images), np.asarray(labels)
   ids = np.arange(len(images)) if ids is None else np.asarray(ids)
   given.check_data(images, labels, ids)
+  norm = norm.lower()
   given.check_ball(norm, eps)
   key = jax.random.key(0) if key is None else key
   network = as_partial(predict)
@@ -327,15 +328,14 @@ def _signs(job: Job) -> dict[str, Any]:
   """Returns the checks' results by name, from the first chunk of images."""
   first = job.placing.chunks(np.arange(len(job.images)))[0]
   keys, image, label = job.chunk(first)
-  classify = lambda x: job.logits(x, keys)
-  logits = np.asarray(classify(image))
-  random = not job.random and checks.randomised(classify, image, label)
+  network = job.bound(keys)
+  passes = [np.asarray(logits(network, image)) for _ in range(checks.PASSES)]
   return {
-    'randomised': random,
-    'softmax': checks.probabilities(logits),
-    'few_classes': logits.shape[-1] < 10,
+    'randomised': not job.random and checks.randomised(passes, label),
+    'softmax': checks.probabilities(passes[0]),
+    'few_classes': passes[0].shape[-1] < 10,
     'zero_gradients': checks.zero_gradients(
-      classify, keys, image, label, job.norm, job.eps
+      network, keys, image, label, norm=job.norm, eps=job.eps
     ),
-    'operations': checks.operations(classify, image),
+    'operations': checks.operations(network, image),
   }

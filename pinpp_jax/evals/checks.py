@@ -5,7 +5,8 @@ our own: what the traced program of a network gives away. They are warnings;
 none changes a verdict.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+import functools
 from typing import Any
 
 import jax
@@ -40,18 +41,18 @@ _OPERATIONS = {
 }
 
 
-def randomised(
-  classify: Callable[[jax.Array], jax.Array], image: jax.Array, label: Any
-) -> bool:
-  """Returns whether five passes over the same images differ.
+def randomised(passes: Sequence[np.ndarray], label: Any) -> bool:
+  """Returns whether passes over the same images differ.
 
   In the number classified right, or by more than 1e-4 between two vectors of
   logits scaled to length 1.
+
+  Args:
+    passes: Logits (B, K) of each pass.
+    label: (B,) integers.
   """
-  passes = []
-  for _ in range(PASSES):
-    passes.append(np.asarray(classify(image), np.float64))
-  right = {int((z.argmax(-1) == np.asarray(label)).sum()) for z in passes}
+  label = np.asarray(label)
+  right = {int((z.argmax(-1) == label).sum()) for z in passes}
   unit = [z / np.linalg.norm(z, axis=-1, keepdims=True) for z in passes]
   apart = max(np.linalg.norm(z - unit[0], axis=-1).max() for z in unit)
   return len(right) > 1 or bool(apart > DIFFERENT)
@@ -65,10 +66,11 @@ def probabilities(logits: np.ndarray) -> bool:
 
 
 def zero_gradients(
-  predict: Callable[[jax.Array], jax.Array],
+  network: jax.tree_util.Partial,
   keys: jax.Array,
   image: jax.Array,
   label: jax.Array,
+  *,
   norm: str,
   eps: float,
 ) -> int:
@@ -77,17 +79,20 @@ def zero_gradients(
   Of the difference of logits ratio; of the cross entropy with fewer than three
   classes.
   """
-  rule = APGD(eps=eps, norm=norm).rule
-  near = rule.random_start(keys, image, jnp.float32(eps))
+  gradient = _gradient(network, keys, image, label, norm=norm, eps=eps)
+  return int(jnp.sum(jnp.all(gradient == 0, axis=(1, 2, 3))))
 
-  def total(x):
-    logits = predict(x).astype(jnp.float32)
+
+@functools.partial(jax.jit, static_argnames=('norm', 'eps'))
+def _gradient(network, keys, image, label, *, norm, eps):
+  def total(image):
+    logits = network(image).astype(jnp.float32)
     few = logits.shape[-1] < 3
     loss = losses.cross_entropy if few else losses.dlr
     return jnp.sum(loss(logits, label))
 
-  gradient = jax.jit(jax.grad(total))(near)
-  return int(jnp.sum(jnp.all(gradient == 0, axis=(1, 2, 3))))
+  rule = APGD(eps=eps, norm=norm).rule
+  return jax.grad(total)(rule.random_start(keys, image, jnp.float32(eps)))
 
 
 def operations(

@@ -82,14 +82,16 @@ class Job:
     keys = _keys(self.key, attack, put(self.ids[padded]))
     return keys, image, put(self.labels[padded])
 
-  def logits(self, image: jax.Array, keys: jax.Array) -> jax.Array:
-    """Returns the network's float32 logits (B, K)."""
-    return _logits(self.network, image, keys, random=self.random)
+  def bound(self, keys: jax.Array) -> jax.tree_util.Partial:
+    """Returns the network as a function of images alone."""
+    if self.random:
+      return jax.tree_util.Partial(_with_keys, self.network, keys)
+    return self.network
 
   def classify(self, chosen: np.ndarray) -> np.ndarray:
     """Returns the clean logits of at most a chunk of images, (n, K)."""
     keys, image, _ = self.chunk(chosen)
-    return np.asarray(self.logits(image, keys))[: len(chosen)]
+    return np.asarray(logits(self.bound(keys), image))[: len(chosen)]
 
   def probe(self) -> np.ndarray:
     """Returns the first images' logits; a random network has none."""
@@ -110,7 +112,7 @@ class Job:
     keys, image, label = self.chunk(chosen, number)
     rounds = range(turn, turn + 1)
     x = self.plan[name](keys, self.search, image, label, rounds=rounds)
-    judged = _judge(self.network, x, image, label, keys, random=self.random)
+    judged = _judge(self.bound(keys), x, image, label)
     wrong, moved = (np.asarray(flag)[: len(chosen)] for flag in judged)
     where = np.flatnonzero(wrong)
     points = np.asarray(x[where], np.float32)
@@ -203,19 +205,23 @@ def _keys(key, attack: int, ids):
   )
 
 
-@functools.partial(jax.jit, static_argnames='random')
-def _logits(network, image, keys, *, random):
-  logits = network(image, keys) if random else network(image)
-  return logits.astype(jnp.float32)
+def _with_keys(network, keys, image):
+  return network(image, keys)
 
 
-@functools.partial(jax.jit, static_argnames='random')
-def _judge(network, x, image, label, keys, *, random):
+@jax.jit
+def logits(network: jax.tree_util.Partial, image: jax.Array) -> jax.Array:
+  """Returns float32 logits (B, K)."""
+  return network(image).astype(jnp.float32)
+
+
+@jax.jit
+def _judge(network, x, image, label):
   """Returns (B,) bool: whether x gets another class, and whether it moved.
 
   Logits that are not finite are another class: a broken network is not right.
   """
-  logits = _logits(network, x, keys, random=random)
-  right = jnp.argmax(logits, axis=-1) == label
-  right &= jnp.isfinite(logits).all(-1)
+  found = logits(network, x)
+  right = jnp.argmax(found, axis=-1) == label
+  right &= jnp.isfinite(found).all(-1)
   return ~right, (x != image).any((1, 2, 3))

@@ -4,11 +4,16 @@ The board wants one JSON file per model, `model_info/imagenet/Linf/<name>.json`.
 Croce et al., 2021, arXiv:2010.09670, github.com/RobustBench/robustbench.
 """
 
+from collections.abc import Mapping
 import dataclasses
+import json
+import pathlib
 import re
 from typing import Any
 
+from pinpp_jax.construct import construct
 from pinpp_jax.errors import UserError
+from pinpp_jax.evals.outcome import Outcome
 
 # What its boards of ImageNet without corruptions measure: by the norm, the
 # radius as they write it; and the images.
@@ -126,6 +131,37 @@ def model_info(
     **{name: text for name, text in optional.items() if text},
     'unreliable': entry.unreliable,
   }
+
+
+def entry(section: Mapping[str, Any]) -> Entry:
+  """Returns the entry that a config section describes."""
+  return construct({'robustbench': Entry}, {'name': 'robustbench', **section})
+
+
+def write(
+  folder: pathlib.Path,
+  entry: Entry,
+  outcome: Outcome,
+  about: Mapping[str, Any],
+) -> None:
+  """Writes an evaluation's file for the board, whole or not at all.
+
+  Raises:
+    UserError: If there is no board for such an evaluation.
+  """
+  info = model_info(
+    entry,
+    version=outcome.version,
+    norm=outcome.norm,
+    eps=outcome.eps,
+    images=str(about['list']) if 'list' in about else 'no list',
+    examples=len(outcome.clean),
+    clean_accuracy=outcome.clean_accuracy,
+    robust_accuracy=outcome.robust_accuracy,
+  )
+  partial = folder / 'robustbench.partial'
+  partial.write_text(json.dumps(info, indent=2) + '\n')
+  partial.replace(folder / entry.file_name)
 
 
 def _check_board(

@@ -13,6 +13,7 @@ import numpy as np
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import autoattack as autoattack_lib
 from pinpp_jax.evals import examples as examples_lib
+from pinpp_jax.evals import robustbench as robustbench_lib
 
 LOGGER = logging.getLogger(__name__)
 
@@ -37,11 +38,14 @@ class AutoAttack:
     search_dtype: What the network computes in while attacks search, for
       instance 'bfloat16'; '' for the network's own. Successes are checked in
       float32 whatever it is.
+    robustbench: Fields of `robustbench.Entry`; if given, the folder gets the
+      file for RobustBench's leaderboard.
     prefix: Names the threat model in the scores; '' for `<version>_<norm>`.
     limit: Evaluates only the first so many examples.
     model: Linen module; evaluated in float32.
     batches: Makes a fresh iterator of evaluation batches (numpy).
     folder: Where the evaluation keeps its state and its result.
+    about: What the result is to say of the images.
   """
 
   def __init__(
@@ -55,11 +59,13 @@ class AutoAttack:
     individual: bool = False,
     save_adversarial: bool = False,
     search_dtype: str = '',
+    robustbench: Mapping[str, Any] | None = None,
     prefix: str = '',
     limit: int | None = None,
     model: Any,
     batches: examples_lib.Batches,
     folder: pathlib.Path,
+    about: Mapping[str, Any] | None = None,
   ):
     self._options: dict[str, Any] = dict(
       eps=eps,
@@ -70,8 +76,11 @@ class AutoAttack:
       individual=individual,
       save_adversarial=save_adversarial,
     )
-    self._prefix = prefix or f'{version}_{norm}'
-    self._limit, self._batches, self._folder = limit, batches, folder
+    self._prefix = prefix or f'{version}_{norm.lower()}'
+    self._limit, self._batches = limit, batches
+    self._folder, self._about = folder, dict(about or {})
+    # Made now, so that a mistake in it does not cost an evaluation.
+    self._entry = robustbench_lib.entry(robustbench) if robustbench else None
     self._network = functools.partial(
       float32_logits, model.clone(dtype='float32')
     )
@@ -102,11 +111,14 @@ class AutoAttack:
       key=key,
       search=bind(self._search) if self._search else None,
       folder=self._folder,
+      about=self._about,
       log=LOGGER.info,
       **self._options,
     )
     if self._options['save_adversarial']:
       np.save(self._folder / 'ids.npy', split['id'])
+    if self._entry:
+      robustbench_lib.write(self._folder, self._entry, outcome, self._about)
     scores = {
       'accuracy': outcome.robust_accuracy,
       'clean_accuracy': outcome.clean_accuracy,
