@@ -125,7 +125,7 @@ class Square:
     propose = jax.vmap(self.propose, (0, 0, 0, None))
     new = propose(chosen, x, inputs.image, side)
     new_margin, new_fooled = _evaluate(inputs, new)
-    better = self.active(carry) & (new_margin < margin)
+    better = self.active(carry) & improves(new_margin, margin)
     x = jnp.where(better[:, None, None, None], new, x)
     margin = jnp.where(better, new_margin, margin)
     return x, margin, jnp.where(better, new_fooled, fooled), robust, keys
@@ -210,6 +210,11 @@ class Square:
       return jnp.clip(image + delta, 0, 1)
     x = (image + delta)[None]
     return projections.l1(x, image[None], self.eps * (1 - 1e-6))[0]
+
+
+def improves(new: jax.Array, margin: jax.Array) -> jax.Array:
+  """Returns where a proposal's margin is kept instead of the best one's."""
+  return new < margin
 
 
 class Draws(NamedTuple):

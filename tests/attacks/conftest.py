@@ -114,9 +114,3 @@ def prints():
     return x.reshape(*x.shape[:-3], size) @ along
 
   return function
-
-
-@pytest.fixture
-def x64():
-  with jax.enable_x64(True):
-    yield

@@ -15,6 +15,7 @@ import pathlib
 import numpy as np
 from pyautoattack import autopgd_base
 import record_networks
+from record_networks import prints, use
 import torch
 
 FILE = pathlib.Path(__file__).parent / 'golden' / 'apgd.npz'
@@ -39,13 +40,6 @@ WHOLE = {
   ('l2', 'dlr'): [0, 1, 71],
 }
 PERCEPTRON = {'images': 80, 'shape': (4, 4, 3), 'hidden': 24, 'classes': 6}
-FLOAT = torch.Tensor.float
-
-
-def use(dtype):
-  torch.set_default_dtype(dtype)
-  double = dtype == torch.float64
-  torch.Tensor.float = torch.Tensor.double if double else FLOAT
 
 
 def perceptron(rng):
@@ -112,16 +106,6 @@ def walk(name, norm, loss, given):
   best_x, robust, best_loss, adversarial = (x.detach().numpy() for x in out)
   ends = {'robust': robust, 'best_loss': best_loss}
   return nhwc(np.stack(seen)), ends, nhwc(best_x), nhwc(adversarial)
-
-
-def prints(x):
-  """Returns two numbers of each image that tell where it is, (..., 2).
-
-  A difference in any pixel moves both, unless it is made to be orthogonal.
-  """
-  size = int(np.prod(x.shape[-3:]))
-  along = np.random.default_rng(7).normal(size=(size, 2))
-  return x.reshape(*x.shape[:-3], size) @ along
 
 
 def main():

@@ -30,6 +30,24 @@ RESNET = {
   'shortcut': (1, 8, 16),
 }
 
+FLOAT = torch.Tensor.float
+
+
+def use(dtype):
+  torch.set_default_dtype(dtype)
+  double = dtype == torch.float64
+  torch.Tensor.float = torch.Tensor.double if double else FLOAT
+
+
+def prints(x):
+  """Returns two numbers of each image that tell where it is, (..., 2).
+
+  A difference in any pixel moves both, unless it is made to be orthogonal.
+  """
+  size = int(np.prod(x.shape[-3:]))
+  along = np.random.default_rng(7).normal(size=(size, 2))
+  return x.reshape(*x.shape[:-3], size) @ along
+
 
 def forward(name, weights, x):
   """Returns logits of NCHW images; kernels are HWIO, as in JAX."""

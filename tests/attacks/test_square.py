@@ -1,5 +1,4 @@
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +7,9 @@ import pytest
 
 from pinpp_jax.attacks import ATTACKS, square
 from pinpp_jax.attacks.loops import Inputs
-from pinpp_jax.attacks.square import Draws, Square
+from pinpp_jax.attacks.square import Square
 from pinpp_jax.errors import UserError
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'square.npz'
 B, S, K = 7, 10, 4
 EPS = {'linf': 0.12, 'l2': 1.2, 'l1': 6.0}
 NORMS = square.NORMS
@@ -185,53 +183,6 @@ def test_windows_fall_anywhere_but_on_the_last_row_and_column():
   assert set(np.unique(draws.sign)) == {-1, 1}
   assert (np.abs(draws.sign.mean(0)) < 0.1).all()
   assert (square.draw(keys[0], 10, 10, 3).first == 0).all()
-
-
-@pytest.fixture
-def x64():
-  before = jax.config.jax_enable_x64
-  jax.config.update('jax_enable_x64', True)
-  yield
-  jax.config.update('jax_enable_x64', before)
-
-
-@pytest.mark.parametrize('norm', NORMS)
-def test_proposals_agree_with_autoattack(norm, x64):
-  """In float64, with the draws that record_square_fab.py recorded."""
-  with np.load(GOLDEN) as file:
-    given = {k.removeprefix(f'{norm}_'): v for k, v in file.items()}
-  image = jnp.asarray(given['image'])
-  attack = Square(eps=float(given['eps']), norm=norm)
-  x = start(attack, image, given)
-  points = dict(zip(given['kept'].tolist(), given['points'], strict=True))
-  np.testing.assert_allclose(x, points[0], atol=1e-9)
-  flags = given['turned'][-len(given['signs']) :]
-  propose = jax.jit(attack.propose)
-  for i, (ints, sign) in enumerate(
-    zip(given['ints'], given['signs'], strict=True)
-  ):
-    turned = bool(flags[i]) if norm != 'linf' else False
-    draws = Draws(ints[:2], ints[2:], turned, sign)
-    draws = jax.tree.map(jnp.asarray, draws)
-    side = attack.side(i * int(given['stride']), S)
-    new = propose(draws, x, image, side)
-    if i + 1 in points:
-      np.testing.assert_allclose(new, points[i + 1], atol=1e-9)
-    if given['better'][i]:
-      x = new
-  assert given['better'].sum() > 3
-
-
-def start(attack, image, given):
-  """Returns the start that the recorded draws make."""
-  signs = jnp.asarray(given['start'])
-  if attack.norm == 'linf':
-    move = jnp.broadcast_to(signs.reshape(3, S).T[None], image.shape)
-  else:
-    n = square.grid(S)[2]
-    turned = jnp.asarray(given['turned'][: n * n].reshape(n, n))
-    move = square.tiles(attack.norm, turned, signs.reshape(n, n, 3), S)
-  return attack._into_ball(image, move)
 
 
 def test_wrong_fields_are_refused(image, label, keys):
