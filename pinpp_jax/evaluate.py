@@ -57,7 +57,7 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
   else:
     variables = recipe.initial_variables(config, model, source.labels, mesh)
     weights = f'the weights of {config.init.path or "no training at all"}'
-  # Not before there are weights: a mistyped path or key must not claim a folder.
+  # Not before there are weights: a mistyped path must not claim a folder.
   rundir.claim(workdir, config, source)
   protocol = {s: inputs.about(config.data, s) for s in config.final_splits}
   write_json(workdir / 'protocol.json', protocol)
