@@ -14,10 +14,10 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any
 
 import numpy as np
 
+from pinpp_jax.data.files import write_json
 from pinpp_jax.data.records import ClassRecord
 from pinpp_jax.errors import UserError
 
@@ -238,18 +238,3 @@ def class_only(
     object_names=tuple(names[wnid] for wnid in sorted(names)),
     parts=(),
   )
-
-
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-  """Writes JSON through a temporary neighbour, so no half file is ever seen."""
-  target = pathlib.Path(path)
-  temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
-  try:
-    with open(temporary, 'w', encoding='utf-8') as file:
-      json.dump(value, file, indent=1, ensure_ascii=False)
-      file.write('\n')
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, target)
-  finally:
-    temporary.unlink(missing_ok=True)

@@ -4,11 +4,9 @@ import base64
 from collections.abc import Mapping, Sequence
 import dataclasses
 import io
-import os
 import pathlib
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -16,7 +14,7 @@ from pinpp_jax.data import images, pseudo
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.data.sources import Recorded
 from pinpp_jax.labelling.quality import Compared
-from pinpp_jax.report import pictures
+from pinpp_jax.report import pictures, template
 
 FILE = 'report.html'
 SIDE = 300  # Pixels of a picture's longer side.
@@ -59,7 +57,10 @@ def write(
   """
   manifest = pseudo.read_manifest(made.folder)
   shown, lookup = samples(made, number)
-  html = _template().render(
+  return template.write(
+    workdir / FILE,
+    'page.html.j2',
+    package='pinpp_jax.labelling',
     title=workdir.resolve().name,
     folder=str(made.folder),
     labelled=len(made),
@@ -78,10 +79,6 @@ def write(
     samples=shown,
     lookup=lookup,
   )
-  part = workdir / (FILE + '.part')
-  part.write_text(html, encoding='utf-8')
-  os.replace(part, workdir / FILE)
-  return workdir / FILE
 
 
 def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -181,14 +178,3 @@ def _jpeg(image: Image.Image) -> str:
   image.save(buffer, 'JPEG', quality=85, subsampling=0)
   encoded = base64.b64encode(buffer.getvalue()).decode()
   return f'data:image/jpeg;base64,{encoded}'
-
-
-def _template() -> jinja2.Template:
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('pinpp_jax.labelling', '.'),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  return environment.get_template('page.html.j2')

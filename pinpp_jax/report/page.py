@@ -7,12 +7,11 @@ import pathlib
 from typing import Any
 
 import jax
-import jinja2
 
 from pinpp_jax import metrics
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.evals import samples as samples_lib
-from pinpp_jax.report import curves, pictures
+from pinpp_jax.report import curves, pictures, template
 from pinpp_jax.report import scores as scores_lib
 
 FILE = 'report.html'
@@ -57,7 +56,9 @@ def write(
   if labels is None and (workdir / 'labels.json').exists():
     labels = LabelTable.load(workdir / 'labels.json')
   table = scores_lib.table(scores, config)
-  html = _template().render(
+  return template.write(
+    workdir / FILE,
+    'report.html.j2',
     title=title or workdir.resolve().name,
     subtitle=_subtitle(config, labels, rows),
     command=command or env.pop('command', None),
@@ -71,22 +72,6 @@ def write(
     config=json.dumps(config, indent=2) if config else '',
     environment=list(_flat(env)),
   )
-  part = workdir / (FILE + '.part')
-  part.write_text(html, encoding='utf-8')
-  os.replace(part, workdir / FILE)
-  return workdir / FILE
-
-
-def _template() -> jinja2.Template:
-  loader = jinja2.PackageLoader('pinpp_jax.report', '.')
-  environment = jinja2.Environment(
-    loader=loader,
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  return environment.get_template('report.html.j2')
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import pathlib
 import sys
 from typing import Any
 
-import jinja2
 import ml_collections
 
 from pinpp_jax import label
@@ -22,7 +21,7 @@ from pinpp_jax.data.sources import Recorded
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import samples
 from pinpp_jax.labelling import page as labelling_page
-from pinpp_jax.report import pictures, scores
+from pinpp_jax.report import pictures, scores, template
 
 PICTURES = 4  # Of each run.
 
@@ -70,11 +69,9 @@ def write(
   target = pathlib.Path(output)
   target.parent.mkdir(parents=True, exist_ok=True)
   stages = [_stage(pathlib.Path(run), target) for run in runs]
-  html = _template().render(title=target.stem, stages=stages)
-  part = target.with_name(target.name + '.part')
-  part.write_text(html, encoding='utf-8')
-  os.replace(part, target)
-  return target
+  return template.write(
+    target, 'overview.html.j2', title=target.stem, stages=stages
+  )
 
 
 def _stage(run: pathlib.Path, target: pathlib.Path) -> Stage:
@@ -164,17 +161,6 @@ def _labelled(
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
   return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _template() -> jinja2.Template:
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('pinpp_jax.report', '.'),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  return environment.get_template('overview.html.j2')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
