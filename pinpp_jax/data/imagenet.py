@@ -9,6 +9,7 @@ An image's name is '<wnid>/<file>', whatever the layout.
 """
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import io
 import os
 import pathlib
@@ -302,8 +303,16 @@ def _read_file(path: pathlib.Path) -> bytes | None:
     raise UserError(f'{path}: cannot be read ({error.strerror})') from error
 
 
-def check(data: bytes, width: int, height: int) -> str:
-  """Returns what is wrong with an image file, or ''.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+  """What is wrong with an image file: the kind, and what was found."""
+
+  kind: str
+  detail: str
+
+
+def check(data: bytes, width: int, height: int) -> Problem | None:
+  """Returns what is wrong with an image file, or None.
 
   The image must decode whole, by content and not by suffix, and have the given
   size in pixels before any EXIF rotation: outlines live in those coordinates.
@@ -313,13 +322,27 @@ def check(data: bytes, width: int, height: int) -> str:
       image.load()
       found, rotation = image.size, image.getexif().get(0x0112, 1)
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-    return f'image cannot be decoded ({e})'
+    what = f'image cannot be decoded ({e})'
+    return Problem(kind='image that cannot be decoded', detail=what)
   if found == (width, height):
-    return ''
+    return None
   sizes = f'{found[0]} x {found[1]} instead of {width} x {height}'
   if found == (height, width):
-    return (
+    what = (
       f'image is {sizes}: sides are swapped, an EXIF problem (orientation '
       f'{rotation}): the outlines were drawn on the rotated image'
     )
-  return f'image is {sizes} pixels: not the file that was annotated'
+    return Problem(kind='image with its sides swapped', detail=what)
+  what = f'image is {sizes} pixels: not the file that was annotated'
+  return Problem(kind='image of another size', detail=what)
+
+
+def oddities(data: bytes) -> list[str]:
+  """Returns what is unusual about an image file that can be decoded."""
+  with Image.open(io.BytesIO(data)) as image:
+    found = {
+      'image that is no JPEG inside': image.format not in ('JPEG', 'MPO'),
+      'image that is not stored in RGB': image.mode != 'RGB',
+      'image with an EXIF rotation': image.getexif().get(0x0112, 1) != 1,
+    }
+  return [kind for kind, there in found.items() if there]

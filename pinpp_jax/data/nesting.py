@@ -1,8 +1,6 @@
 """Which part contains which: the `including/` files of a release."""
 
-from collections.abc import Sequence
-
-from pinpp_jax.errors import UserError
+from collections.abc import Callable, Sequence
 
 
 def normal(name: str) -> str:
@@ -49,49 +47,61 @@ def resolve(
 
 def parse(
   text: str,
-  source: str,
   part_names: Sequence[str],
   generic_names: Sequence[str],
+  refuse: Callable[[str, str, str], None],
 ) -> tuple[tuple[int, ...], ...]:
   """Returns every part's direct containers as sorted local indices (1..n).
 
   Args:
     text: lines `child:parent`; any line ending, BOM or blank lines allowed.
-    source: the file's name, for messages.
     part_names: full names in the order of the class file.
     generic_names: the same without the object.
-
-  Raises:
-    UserError: a line without exactly one colon, a name that is no part of the
-      class, a part inside itself, or a circle; with file and line.
+    refuse: called with the line, the kind of what is wrong with it and details:
+      a line without exactly one colon, a name that is no part of the class, a
+      part inside itself, or a circle. If it returns, the line is left out.
   """
   parents: list[set[int]] = [set() for _ in part_names]
   for number, line in enumerate(text.lstrip('\ufeff').splitlines(), 1):
     if not line.strip():
       continue
-    where = f'{source}, line {number} ({line.strip()!r})'
+    where = f'line {number} ({line.strip()!r})'
     if line.count(':') != 1:
-      raise UserError(f'{where}: expected one "child:parent"')
+      kind = 'line that is no child:parent'
+      refuse(where, kind, 'expected one "child:parent"')
+      continue
     child, parent = (
-      _resolved(name, where, part_names, generic_names)
+      _resolved(name, where, part_names, generic_names, refuse)
       for name in line.split(':')
     )
+    if child is None or parent is None:
+      continue
     if child == parent:
-      raise UserError(f'{where}: a part cannot contain itself')
-    parents[child].add(parent + 1)
+      kind = 'part contained in itself'
+      refuse(where, kind, 'a part cannot contain itself')
+      continue
     if child + 1 in ancestors(parents)[parent]:
-      raise UserError(f'{where}: closes a circle of parts inside each other')
+      what = 'closes a circle of parts inside each other'
+      refuse(where, 'circle of containments', what)
+      continue
+    parents[child].add(parent + 1)
   return tuple(tuple(sorted(containers)) for containers in parents)
 
 
 def _resolved(
-  name: str, where: str, part_names: Sequence[str], generic: Sequence[str]
-) -> int:
+  name: str,
+  where: str,
+  part_names: Sequence[str],
+  generic: Sequence[str],
+  refuse: Callable[[str, str, str], None],
+) -> int | None:
   index = resolve(name, part_names, generic)
   if index is None:
-    raise UserError(
-      f'{where}: {name.strip()!r} is not (or not unambiguously) one of the '
-      f'parts {", ".join(part_names)}'
+    refuse(
+      where,
+      'containment of an unknown part',
+      f'{name.strip()!r} is not (or not unambiguously) one of the '
+      f'parts {", ".join(part_names)}',
     )
   return index
 

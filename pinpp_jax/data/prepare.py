@@ -12,18 +12,13 @@ import json
 import pathlib
 from typing import Any, BinaryIO
 
-from pinpp_jax.data import imagenet, labels, masks, splits
+from pinpp_jax.data import examine, labels, splits
+from pinpp_jax.data.examine import Examined
 from pinpp_jax.data.findings import Findings
 from pinpp_jax.data.imagenet import ImageNetCopy
 from pinpp_jax.data.labels import LabelTable, Part
-from pinpp_jax.data.records import Annotation, ClassRecord, ImageRecord
+from pinpp_jax.data.records import Annotation, ImageRecord
 from pinpp_jax.data.release import Release
-from pinpp_jax.errors import UserError
-
-# What the release announces for the complete data set (its README and paper).
-PUBLISHED = {'images': 100_000, 'parts': 3_308, 'masks': 406_364}
-PUBLISHED_CLASSES = 1_000
-_PER_CLASS = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,40 +103,28 @@ def prepare(
   names: list[tuple[str, ...]] = []
   objects: list[str] = []
   parts: list[Part] = []
+  full = len(release.wnids) == examine.PUBLISHED['classes']
+  if full:
+    examine.known_classes(release.wnids, findings)
   with open(spool, 'xb') as file:
-    for label, wnid in enumerate(progress(release.wnids)):
-      record = release.load(wnid)
-      kept = []
-      for image in record.images:
-        row = _image(image, record, label, copy, file, findings)
-        if row:
-          rows[image.file_name] = row
-          kept.append(image)
-      if not kept:
-        raise UserError(f'{wnid}: no usable image is left of this class')
-      if len(release.wnids) == PUBLISHED_CLASSES and len(kept) != _PER_CLASS:
-        findings.bad(
-          f'{len(kept)} images instead of {_PER_CLASS}', f'json/{wnid}.json'
-        )
-      record = dataclasses.replace(record, images=tuple(kept))
-      names.append(tuple(image.file_name for image in kept))
+    seen = examine.classes(release, copy, progress, full)
+    for label, (record, examined) in enumerate(seen):
+      for image, found in zip(record.images, examined, strict=True):
+        rows[image.file_name] = _put_aside(image, found, label, file)
+      names.append(tuple(image.file_name for image in record.images))
       objects.append(record.object_name)
       parts += labels.class_parts(record, len(parts) + 1)
   table = LabelTable(
     wnids=release.wnids, object_names=tuple(objects), parts=tuple(parts)
   )
-  check_totals(table, len(rows), findings)
-  given = splits.given(release.folder, rows)
-  split = given or splits.canonical(names)
-  left_out = len(rows) - sum(len(files) for files in split.values())
-  if left_out:
-    findings.note('image in no split file', amount=left_out)
+  examine.totals(table, len(rows), findings)
+  split, rule = examine.split(release, names)
   return Prepared(
     labels=table,
     # Records are shuffled once and for all, so that the first thousand of a
     # split are a sample of it, by the hash the split itself goes by.
     split={name: tuple(splits.order(files)) for name, files in split.items()},
-    rule=splits.GIVEN if given else splits.CANONICAL,
+    rule=rule,
     findings=findings,
     copy=copy,
     spool=spool,
@@ -149,75 +132,20 @@ def prepare(
   )
 
 
-def check_totals(table: LabelTable, images: int, findings: Findings) -> None:
-  """Compares a release of 1,000 classes with the published totals.
-
-  Raises:
-    UserError: the number of images differs (unless skipping was asked for).
-      Parts and masks only warn: the published numbers disagree themselves.
-  """
-  if table.num_classes != PUBLISHED_CLASSES:
-    return
-  found = {
-    'images': images,
-    'parts': table.num_parts,
-    'masks': sum(part.count for part in table.parts),
-  }
-  for key, number in found.items():
-    expected = PUBLISHED[key]
-    if number == expected:
-      continue
-    text = (
-      f'{number} {key} instead of the published {expected} '
-      f'({number - expected:+d})'
-    )
-    if key == 'images':
-      findings.bad(text, 'the release as a whole')
-    else:
-      findings.warn(text, 'the release as a whole')
-
-
-def _image(
-  image: ImageRecord,
-  record: ClassRecord,
-  label: int,
-  copy: ImageNetCopy,
-  spool: BinaryIO,
-  findings: Findings,
-) -> _Row | None:
-  """Checks, paints and puts aside one image; None when it is skipped."""
-  where = f'json/{record.wnid}.json, image {image.id} ({image.file_name})'
-  try:
-    data = copy.read(image.file_name, 'train')
-  except UserError as error:
-    findings.bad(f'image is not in the copy ({error})', where)
-    return None
-  problem = imagenet.check(data, image.width, image.height)
-  if problem:
-    findings.bad(problem, where)
-    return None
-  painted = masks.paint(image, record)
-  if painted.undeclared:
-    kind = 'pixels shared by parts without a declared relation'
-    findings.note(kind, where, painted.undeclared, record.wnid)
-  for part in painted.vanished:
-    name = record.part_names[part - 1]
-    findings.warn('part hidden by others', f'{image.file_name}: {name}')
-  for number in painted.empty:
-    findings.warn('annotation covers no pixel', f'{where}, {number}')
-  if not image.annotations:
-    findings.warn('image without annotations', where)
-  png = masks.encode(painted.mask)
+def _put_aside(
+  image: ImageRecord, found: Examined, label: int, spool: BinaryIO
+) -> _Row:
+  """Writes an image's mask and annotations to the spool."""
   text = annotation_text(image.annotations).encode()
   offset = spool.tell()
-  spool.write(png + text)
+  spool.write(found.png + text)
   return _Row(
     label=label,
     source='human' if image.annotations else 'none',
     offset=offset,
-    mask_size=len(png),
+    mask_size=len(found.png),
     text_size=len(text),
-    image_size=len(data),
+    image_size=found.image_size,
   )
 
 

@@ -19,7 +19,7 @@ def read(
   height: int,
   width: int,
   note: Callable[[str], None],
-  bad: Callable[[str], None],
+  bad: Callable[[str, str], None],
 ) -> tuple[tuple[np.ndarray, ...], Rle | None]:
   """Returns a segmentation's usable polygons, (N, 2) float64, and its RLE.
 
@@ -28,16 +28,18 @@ def read(
     height: of the image, pixels.
     width: of the image, pixels.
     note: called with the name of everything that was repaired.
-    bad: called with what is wrong with a polygon that cannot be used.
+    bad: called with the kind of what is wrong with a polygon that cannot be
+      used, and its details.
   """
   if isinstance(segmentation, dict):
     note('RLE segmentation')
     return (), _rle(segmentation, height, width, bad)
   if not isinstance(segmentation, list):
-    bad(f'segmentation is a {type(segmentation).__name__}, not a list')
+    what = f'segmentation is a {type(segmentation).__name__}, not a list'
+    bad('segmentation of an unknown form', what)
     return (), None
   if not segmentation:
-    bad('empty segmentation')
+    bad('empty segmentation', '')
     return (), None
   if all(_is_number(value) for value in segmentation):
     note('flat polygon list')
@@ -46,7 +48,7 @@ def read(
   for ring in segmentation:
     problem = _problem(ring)
     if problem:
-      bad(problem)
+      bad(*problem)
       continue
     polygon = np.asarray(ring, np.float64).reshape(-1, 2)
     size = np.array([[width, height]], np.float64)
@@ -64,19 +66,22 @@ def _is_number(value: Any) -> bool:
   return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _problem(ring: Any) -> str:
-  """Returns what keeps a ring from being a polygon, or ''."""
+def _problem(ring: Any) -> tuple[str, str] | None:
+  """Returns what keeps a ring from being a polygon, and its details."""
   if not isinstance(ring, list) or not all(_is_number(v) for v in ring):
-    return 'polygon is not a list of numbers'
+    kind = 'polygon that is no list of numbers'
+    return kind, 'polygon is not a list of numbers'
   if len(ring) < 6:
-    return f'polygon with {len(ring)} numbers (at least 6 are needed)'
+    what = f'polygon with {len(ring)} numbers (at least 6 are needed)'
+    return 'polygon with too few numbers', what
   if len(ring) % 2:
-    return f'polygon with an odd count of {len(ring)} numbers'
+    what = f'polygon with an odd count of {len(ring)} numbers'
+    return 'polygon with an odd count of numbers', what
   try:
     finite = np.isfinite(np.asarray(ring, np.float64)).all()
   except OverflowError:
     finite = False
-  return '' if finite else 'polygon with a non-finite number'
+  return None if finite else ('polygon with a non-finite number', '')
 
 
 def _near(polygon: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -115,7 +120,7 @@ def _rle(
   value: dict[str, Any],
   height: int,
   width: int,
-  bad: Callable[[str], None],
+  bad: Callable[[str, str], None],
 ) -> Rle | None:
   """Returns a checked RLE, or None after saying what is wrong with it."""
   counts = value.get('counts')
@@ -128,13 +133,14 @@ def _rle(
       raise ValueError
     size = [int(side) for side in value['size']]
   except (KeyError, TypeError, ValueError):
-    bad('RLE that cannot be read')
+    bad('RLE that cannot be read', '')
     return None
   if size != [height, width]:
-    bad(f'RLE of size {size} in an image of size {[height, width]}')
+    what = f'RLE of size {size} in an image of size {[height, width]}'
+    bad('RLE of another size than its image', what)
     return None
   if min(runs, default=-1) < 0 or sum(runs) != height * width:
-    bad('RLE whose runs do not add up to the image')
+    bad('RLE whose runs do not add up', '')
     return None
   return Rle(height=height, width=width, counts=np.array(runs, np.int64))
 

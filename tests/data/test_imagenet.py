@@ -211,18 +211,18 @@ def test_names_cannot_leave_the_copy(name, layout, tmp_path):
 def test_check_accepts_what_pillow_decodes_whatever_it_is_called():
   stream = io.BytesIO()
   Image.new('CMYK', (20, 12)).save(stream, 'JPEG')
-  assert imagenet.check(stream.getvalue(), 20, 12) == ''
+  assert imagenet.check(stream.getvalue(), 20, 12) is None
   stream = io.BytesIO()
   Image.new('RGB', (20, 12)).save(stream, 'PNG')
-  assert imagenet.check(stream.getvalue(), 20, 12) == ''
+  assert imagenet.check(stream.getvalue(), 20, 12) is None
 
 
 def test_check_names_what_is_wrong():
   data = jpeg(0)
   exif = Image.Exif()
   exif[0x0112] = 6
-  assert 'EXIF' in imagenet.check(jpeg(0, exif=exif), 12, 20)
-  assert imagenet.check(jpeg(0, exif=exif), 20, 12) == ''
-  assert '20 x 12 instead of 30 x 12' in imagenet.check(data, 30, 12)
-  assert 'decoded' in imagenet.check(data[: len(data) // 2], 20, 12)
-  assert 'decoded' in imagenet.check(b'', 20, 12)
+  assert 'EXIF' in imagenet.check(jpeg(0, exif=exif), 12, 20).detail
+  assert imagenet.check(jpeg(0, exif=exif), 20, 12) is None
+  assert '20 x 12 instead of 30 x 12' in imagenet.check(data, 30, 12).detail
+  assert 'decoded' in imagenet.check(data[: len(data) // 2], 20, 12).detail
+  assert 'decoded' in imagenet.check(b'', 20, 12).detail

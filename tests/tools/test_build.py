@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from pinpp_jax import tools
-from pinpp_jax.data import masks, prepare, splits
+from pinpp_jax.data import examine, masks, splits
 from pinpp_jax.data.findings import Findings
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.data.release import Release
@@ -284,11 +284,23 @@ def test_mini_builds_and_needs_nothing(tmp_path, monkeypatch):
 
 def test_published_totals_are_compared_for_the_full_release(table_of_1000):
   findings = Findings()
-  prepare.check_totals(table_of_1000, 100_000, findings)
-  assert '1000 parts instead of the published 3308 (-2308)' in findings.warnings
-  assert any('406364' in kind for kind in findings.warnings)
+  examine.totals(table_of_1000, 100_000, findings)
+  said = [str(one) for some in findings.examples.values() for one in some]
+  assert any(
+    '1000 parts instead of the published 3308 (-2308)' in s for s in said
+  )
+  assert any('406364' in s for s in said)
   with pytest.raises(UserError, match='99999 images.*100000'):
-    prepare.check_totals(table_of_1000, 99_999, Findings())
+    examine.totals(table_of_1000, 99_999, Findings())
+
+
+def test_a_thousand_classes_must_be_those_of_imagenet(table_of_1000):
+  findings = Findings(skip_bad=True)
+  examine.known_classes(table_of_1000.wnids, findings)
+  assert findings.skipped['class missing'] == 1000
+  assert findings.skipped['class that is not of ImageNet-1K'] == 1000
+  with pytest.raises(UserError, match='n01440764'):
+    examine.known_classes(table_of_1000.wnids, Findings())
 
 
 @pytest.fixture
