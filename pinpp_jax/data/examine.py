@@ -102,7 +102,7 @@ def _image(
     findings.warn('part hidden by others', here, name)
   for number in painted.empty:
     here = dataclasses.replace(
-      place, text=f'{place}, {number}', annotation=number
+      place, text=f'{place}, annotation {number}', annotation=number
     )
     findings.warn('annotation covers no pixel', here)
   _containers(image, record, place, findings)
@@ -121,7 +121,7 @@ def _file(
   try:
     data = copy.read(image.file_name, 'train')
   except UserError as error:
-    what = f'image is not in the copy ({error})'
+    what = str(error).removeprefix(f'{image.file_name}: ')
     findings.bad('image not in the copy', place, what)
     return None
   problem = imagenet.check(data, image.width, image.height)

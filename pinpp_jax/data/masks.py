@@ -79,28 +79,40 @@ def paint(image: ImageRecord, record: ClassRecord) -> Painted:
       if part in containers[other - 1]:
         visible = visible & ~union
     mask[visible] = part
+  both = _shared(unions, containers)
   seen = np.bincount(mask.ravel(), minlength=len(record.part_names) + 1)
   return Painted(
     mask=mask,
-    undeclared=_undeclared(unions, containers),
+    undeclared=0 if both is None else int(both.sum()),
     vanished=tuple(part for part in sorted(unions) if not seen[part]),
     empty=tuple(empty),
   )
 
 
-def _undeclared(
+def shared(image: ImageRecord, record: ClassRecord) -> np.ndarray:
+  """Returns the pixels that unrelated parts share: bool (height, width)."""
+  shape = (image.height, image.width)
+  unions: dict[int, np.ndarray] = {}
+  for annotation in image.annotations:
+    pixels, part = rasterise(annotation, *shape), annotation.part
+    unions[part] = unions[part] | pixels if part in unions else pixels
+  found = _shared(unions, nesting.ancestors(record.parents))
+  return np.zeros(shape, np.bool_) if found is None else found
+
+
+def _shared(
   unions: dict[int, np.ndarray], containers: Sequence[frozenset[int]]
-) -> int:
-  """Returns how many pixels two unrelated parts share."""
-  shared = None
+) -> np.ndarray | None:
+  """Returns the pixels that two unrelated parts cover; None if no two are."""
+  found = None
   parts = sorted(unions)
   for i, one in enumerate(parts):
     for other in parts[i + 1 :]:
       if one in containers[other - 1] or other in containers[one - 1]:
         continue
       both = unions[one] & unions[other]
-      shared = both if shared is None else shared | both
-  return 0 if shared is None else int(shared.sum())
+      found = both if found is None else found | both
+  return found
 
 
 def encode(mask: np.ndarray) -> bytes:

@@ -82,12 +82,12 @@ def _card(sample: Sample, labels: LabelTable) -> Card:
     label=_class_name(labels, sample.label),
     predicted_class='' if guess is None else _class_name(labels, guess),
     correct=sample.label == guess,
-    image=_jpeg(image),
-    true=_jpeg(overlay(image, sample.true, labels)) if sample.masked else '',
+    image=jpeg(image),
+    true=jpeg(overlay(image, sample.true, labels)) if sample.masked else '',
     predicted=(
       ''
       if sample.predicted is None
-      else _jpeg(overlay(image, sample.predicted, labels))
+      else jpeg(overlay(image, sample.predicted, labels))
     ),
     agreement=_agreement(sample),
     legend=[
@@ -133,7 +133,8 @@ def _rgb(code: str) -> tuple[int, ...]:
   return tuple(bytes.fromhex(code[1:]))
 
 
-def _jpeg(image: np.ndarray) -> str:
+def jpeg(image: np.ndarray) -> str:
+  """Returns an image as a data URI."""
   buffer = io.BytesIO()
   Image.fromarray(image).save(buffer, 'JPEG', quality=88, subsampling=0)
   encoded = base64.b64encode(buffer.getvalue()).decode()

@@ -7,6 +7,7 @@ import sys
 # name -> what it is for. Each is a module here with `main(arguments) -> int`.
 TOOLS = {
   'build': 'build the data set pinpp or pinpp_mini (no TensorFlow needed)',
+  'check': 'check a release folder with every guard, and list what it finds',
   'compare': 'compare two robustness evaluations image by image',
   'overview': 'write one page over several runs',
   'parity': 'compare with numbers recorded from the PyTorch reference',
