@@ -28,22 +28,26 @@ from pinpp_jax.evals import samples
 Evaluators = dict[str, Callable[[Any, jax.Array], dict[str, float]]]
 
 
-def run(config: Config, workdir: pathlib.Path) -> None:
+def run(config: Config, workdir: pathlib.Path) -> bool:
   """Scores a run's best weights again, or other weights in a new folder.
 
   A folder without `best/` takes the weights of `config.init`, and the network
   too where `config.model.name` is 'from_run'.
+
+  Returns:
+    True: nothing stops it half-way but an error.
   """
   with rundir.locked(workdir):
     rundir.log_to(workdir)
     finish(recipe.of_run(config), workdir)
+  return True
 
 
 def finish(config: Config, workdir: pathlib.Path) -> None:
   """Scores the final splits with the best weights.
 
-  Writes `protocol.json` (which images, how seen), `scores.json`, `samples.npz`
-  and `report.html`.
+  Process 0 writes `protocol.json` (which images, how seen), `scores.json`,
+  `samples.npz` and `report.html`.
   """
   mesh = sharding.mesh()
   put = functools.partial(sharding.put, mesh=mesh)
@@ -59,13 +63,16 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
     weights = f'the weights of {config.init.path or "no training at all"}'
   # Not before there are weights: a mistyped path must not claim a folder.
   rundir.claim(workdir, config, source)
-  protocol = {s: inputs.about(config.data, s) for s in config.final_splits}
-  write_json(workdir / 'protocol.json', protocol)
+  writes = jax.process_index() == 0
+  if writes:
+    protocol = {s: inputs.about(config.data, s) for s in config.final_splits}
+    write_json(workdir / 'protocol.json', protocol)
   found = {}
   for split in config.final_splits:
     made = evaluators(config, split, model, put, workdir)
     found |= scores(made, variables, key)
-  write_json(workdir / 'scores.json', found)
+  if writes:
+    write_json(workdir / 'scores.json', found)
   shown = samples.samples(
     variables,
     key,
@@ -79,12 +86,12 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
     put=put,
     labels=source.labels,
   )
-  samples.save(workdir / 'samples.npz', shown)
-  page = report.write(workdir, weights=weights)
   for name in config.headlines:
     if name in found:
       logging.info('%-36s %.4f', name, found[name])
-  logging.info('Report: %s', page)
+  if writes:
+    samples.save(workdir / 'samples.npz', shown)
+    logging.info('Report: %s', report.write(workdir, weights=weights))
 
 
 def spread(source: Source, number: int) -> Chosen:

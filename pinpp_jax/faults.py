@@ -5,6 +5,7 @@ from typing import Any
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 
 from pinpp_jax.errors import UserError
@@ -14,21 +15,33 @@ class Preemption:
   """Turns SIGTERM into a question that the loop asks after each step.
 
   Use it as a context manager; the former handler comes back at its end.
+
+  Args:
+    together: Whether several processes must stop after the same step, because
+      a step takes all of them. SIGTERM to one of them then stops all. They
+      must ask at every step.
   """
 
-  def __init__(self):
+  def __init__(self, together: bool = False):
+    self._together = together and jax.process_count() > 1
     self._asked = False
     self._before: Any = None
 
   def __enter__(self) -> 'Preemption':
-    self._before = signal.signal(signal.SIGTERM, self._note)
+    # Processes that joined a cluster have a handler of JAX's already. It lets
+    # all of them know, and agree on a step that none has passed.
+    if not self._together:
+      self._before = signal.signal(signal.SIGTERM, self._note)
     return self
 
   def __exit__(self, *_):
-    signal.signal(signal.SIGTERM, self._before)
+    if not self._together:
+      signal.signal(signal.SIGTERM, self._before)
 
-  def __call__(self) -> bool:
-    """Returns whether the run was asked to stop."""
+  def __call__(self, step: int = 0) -> bool:
+    """Returns whether the run must stop, now that `step` is done."""
+    if self._together:
+      return multihost_utils.reached_preemption_sync_point(step)
     return self._asked
 
   def _note(self, *_):

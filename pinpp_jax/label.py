@@ -50,12 +50,15 @@ class Segmenter:
   about: dict[str, Any]
 
 
-def run(config: Config, workdir: pathlib.Path) -> None:
+def run(config: Config, workdir: pathlib.Path) -> bool:
   """Writes a data set of pseudo labels, and says how good they are.
 
   What is finished is never done again: the same command goes on where an
   earlier one stopped. Every process labels its share of the shards on its own
   devices; process 0 completes the set and compares it with the truth.
+
+  Returns:
+    False if it was asked to stop before the end.
   """
   with rundir.locked(workdir):
     rundir.log_to(workdir)
@@ -82,11 +85,11 @@ def run(config: Config, workdir: pathlib.Path) -> None:
     )
     with faults.Preemption() as stop, _held(draft, plan, stop):
       if not draft.finished and not make(draft, images, labeller, stop):
-        return
+        return False
     if jax.process_index() == 0:
       draft.tidy()
       finish(config, workdir, annotated, labeller, draft, truth)
-    _wait(lambda: (workdir / SCORES).is_file(), lambda: False)
+    return _wait(lambda: (workdir / SCORES).is_file(), lambda: False)
 
 
 def make(

@@ -7,8 +7,10 @@ Without --workdir the run writes to runs/<config>-<variant>; the same command
 again resumes it.
 """
 
+import os
 import pathlib
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
 import jax
@@ -25,6 +27,15 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the run; default runs/<config>-<variant>.'
 )
+_DEVICES = flags.DEFINE_integer(
+  'devices', 0, 'Devices that all processes must have together; 0 is any.'
+)
+_LOCAL_DEVICES = flags.DEFINE_integer(
+  'local_devices', 0, 'Devices that each process must have; 0 is any.'
+)
+_STOPPED_STATUS = flags.DEFINE_integer(
+  'stopped_status', 0, 'Exit status of a run that SIGTERM stopped half-way.'
+)
 
 
 def main(argv: list[str]) -> None:
@@ -34,17 +45,70 @@ def main(argv: list[str]) -> None:
   config = _CONFIG.value
   # Orbax says twenty lines per save.
   logging.set_verbosity(logging.INFO)
-  # Data workers import this module again: the cluster is joined here and not
-  # at import time.
-  if config.distributed:
-    jax.distributed.initialize()
   try:
     if config.run not in RUNS:
       raise UserError(f'run={config.run!r} is not one of {sorted(RUNS)}.')
-    RUNS[config.run](config, workdir())
+    # Data workers import this module again: the cluster is joined here and not
+    # at import time.
+    if config.distributed:
+      join_cluster()
+    count_devices()
+    finished = RUNS[config.run](config, workdir())
   except UserError as error:
-    print(f'pinpp_jax: {error}', file=sys.stderr)
-    sys.exit(2)
+    fail(error)
+  if not finished:
+    sys.exit(_STOPPED_STATUS.value)
+
+
+def join_cluster() -> None:
+  """Meets the other processes of the run.
+
+  Raises:
+    UserError: If nothing says who they are.
+  """
+  try:
+    jax.distributed.initialize()
+  except ValueError as error:
+    raise UserError(
+      '--config.distributed=True, but this process was not started as one of'
+      f' several: {error} See docs/cluster.md.'
+    ) from error
+
+
+def count_devices() -> None:
+  """Logs this process's number and how many devices there are.
+
+  Raises:
+    UserError: If there are not as many as the command line asks for.
+  """
+  local, together = jax.local_device_count(), jax.device_count()
+  logging.info(
+    'Process %d of %d: %d local of %d devices (%s).',
+    jax.process_index(),
+    jax.process_count(),
+    local,
+    together,
+    jax.devices()[0].device_kind,
+  )
+  for flag, found in ((_DEVICES, together), (_LOCAL_DEVICES, local)):
+    if flag.value and flag.value != found:
+      raise UserError(
+        f'--{flag.name}={flag.value}, but there are {found}: process'
+        f' {jax.process_index()} of {jax.process_count()} has {local} of'
+        f' {together} devices, {jax.devices()[0].device_kind}. See'
+        ' docs/cluster.md.'
+      )
+
+
+def fail(error: UserError) -> NoReturn:
+  """Ends the process with one line and status 2."""
+  print(f'pinpp_jax: {error}', file=sys.stderr, flush=True)
+  if jax.distributed.is_initialized():
+    # An orderly exit would wait for the other processes, and they may be
+    # waiting for this one.
+    sys.stdout.flush()
+    os._exit(2)
+  sys.exit(2)
 
 
 def workdir() -> pathlib.Path:

@@ -26,6 +26,7 @@ _HERE = pathlib.Path(__file__).resolve().parent
 # What may differ when a run is continued: it changes no weight.
 _FREE = (
   'run',
+  'distributed',
   'evals',
   'final_splits',
   'report_samples',

@@ -21,18 +21,26 @@ from pinpp_jax import (
 from pinpp_jax.construct import Config
 
 
-def run(config: Config, workdir: pathlib.Path) -> None:
-  """Trains until `config.optim.epochs`, resuming from `workdir` if it can."""
-  with rundir.locked(workdir), faults.Preemption() as preempted:
+def run(config: Config, workdir: pathlib.Path) -> bool:
+  """Trains until `config.optim.epochs`, resuming from `workdir` if it can.
+
+  Returns:
+    False if it was asked to stop before the end.
+  """
+  with (
+    rundir.locked(workdir),
+    faults.Preemption(together=True) as preempted,
+  ):
     rundir.log_to(workdir)
     if not train(config, workdir, preempted):
-      return
+      return False
     if (workdir / 'scores.json').exists():
       logging.info(
         '%s is finished; --config.run=evaluate scores it again.', workdir
       )
-      return
-    evaluate.finish(config, workdir)
+    else:
+      evaluate.finish(config, workdir)
+  return True
 
 
 def train(
@@ -92,7 +100,7 @@ def train(
         scores = evaluate.scores(evaluators, state.ema, key)
         write(i, scores)
         best.offer(i, evaluate.chosen(config.best, scores), state.ema)
-      stop = preempted()
+      stop = preempted(i)
       if i % config.checkpoint_steps == 0 or i == total_steps or stop:
         watch.wait()
         checkpoints.save(i, state, batches)

@@ -46,6 +46,14 @@ def command(*arguments):
       ['--config=configs/mpm.py:smoke', '--config.run=fly', '--workdir=/x'],
       "run='fly' is not one of",
     ),
+    (
+      [
+        '--config=configs/mpm.py:smoke',
+        '--config.distributed=True',
+        '--workdir=/x',
+      ],
+      'this process was not started as one of several',
+    ),
   ],
 )
 def test_a_mistake_on_the_command_line(arguments, message):
@@ -54,6 +62,20 @@ def test_a_mistake_on_the_command_line(arguments, message):
   assert message in output
   assert 'Traceback' not in output
   assert len(output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+  ('flag', 'devices'), [('devices', '3'), ('local_devices', '3')]
+)
+def test_another_number_of_devices_than_expected(flag, devices, monkeypatch):
+  monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '2')
+  status, output = command(
+    '--config=configs/mpm.py:smoke', '--workdir=/x', f'--{flag}={devices}'
+  )
+  assert status == 2
+  said, mistake = output.strip().splitlines()
+  assert 'Process 0 of 1: 2 local of 2 devices (cpu)' in said
+  assert f'--{flag}=3, but there are 2: process 0 of 1 has 2 of' in mistake
 
 
 def smoke(name='mpm', **data):
