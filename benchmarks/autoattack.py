@@ -32,7 +32,7 @@ from pinpp_jax import models
 from pinpp_jax.evals.autoattack import autoattack
 from pinpp_jax.models import torch_export
 
-NORMS = {'linf': 'Linf', 'l2': 'L2', 'l1': 'L1'}
+NORMS: Any = {'linf': 'Linf', 'l2': 'L2', 'l1': 'L1'}
 EPS = {'linf': 1e-4, 'l2': 5e-3, 'l1': 0.1}
 CLASSES = 10
 QUERIES = 5000
@@ -129,7 +129,7 @@ class Race:
       norm=NORMS[norm],
       eps=EPS[norm],
       version='custom',
-      attacks=[name],
+      attacks=_only(name),
       device=self.device,
     )
     attack.apgd.n_restarts = attack.apgd_targeted.n_restarts = 1
@@ -146,6 +146,10 @@ class Race:
     with torch.no_grad():
       best = self.torch_network(found).argmax(1)
     return int((best == self.torch_labels).sum())
+
+
+def _only(name: str) -> Any:
+  return [name]
 
 
 class _Logits:
@@ -203,7 +207,7 @@ def _print_row(name: str, row: dict[str, Any]) -> None:
 
 def _print_sum(norm: str, found: dict[str, Any], rounds: int) -> None:
   """Prints the standard version's time, the pieces weighed."""
-  total = {
+  total: dict[str, list[float]] = {
     name: [
       sum(row['weight'] * row['seconds'][name][i] for row in found.values())
       for i in range(rounds)

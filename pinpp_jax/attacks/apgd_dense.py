@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pinpp_jax.attacks import norms
+from pinpp_jax.attacks import hyperplanes, norms
 
 MOMENTUM = 0.75
 TINY = 1e-12
@@ -53,7 +53,7 @@ class Dense(NamedTuple):
     if self.norm == 'linf':
       draw = lambda key: jax.random.uniform(key, shape, dtype, -1, 1)
       noise = jax.vmap(draw)(keys)
-      size = jnp.max(jnp.abs(noise), axis=(1, 2, 3), keepdims=True)
+      size = hyperplanes.length('linf', noise)
       unit = noise / (size + TINY)
     else:
       draw = lambda key: jax.random.normal(key, shape, dtype)
@@ -150,4 +150,4 @@ def normalise(x: jax.Array) -> jax.Array:
 
 
 def _length(x):
-  return jnp.sqrt(jnp.sum(jnp.square(x), axis=(1, 2, 3), keepdims=True))
+  return hyperplanes.length('l2', x)

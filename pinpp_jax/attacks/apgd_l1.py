@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pinpp_jax.attacks import projections
+from pinpp_jax.attacks import hyperplanes, projections
 from pinpp_jax.errors import UserError
 
 RADII = (3.0, 2.0, 1.0)
@@ -76,7 +76,7 @@ class Sparse(NamedTuple):
     size = jnp.abs(gradient)
     least = order_statistic(size.reshape(len(size), -1), control.rank)
     sign = jnp.sign(jnp.where(size >= _wide(least), gradient, 0))
-    length = jnp.sum(jnp.abs(sign), axis=(1, 2, 3), keepdims=True)
+    length = hyperplanes.length('l1', sign)
     moved = x + _wide(control.step_size) * sign / (length + 1e-10)
     return projections.l1(moved, image, eps), control
 

@@ -180,7 +180,7 @@ class FAB:
     image, x = inputs.image, carry.x
     boundary = self._target_boundary if self.targeted else self._nearest
     df, w = boundary(carry, inputs)
-    clean = df + jnp.sum(w * (image - x), axis=(1, 2, 3))
+    clean = df + hyperplanes.total(w * (image - x))
     d1 = hyperplanes.project(self.norm, x, w, df)
     d2 = hyperplanes.project(self.norm, image, w, clean)
     a1 = jnp.maximum(hyperplanes.length(self.norm, d1), 1e-8)

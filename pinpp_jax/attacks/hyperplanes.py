@@ -34,7 +34,10 @@ def project(
   Returns:
     Moves like `point`: 0 <= point + move <= 1 but for rounding.
   """
-  excess = _column(excess, point)
+  shape = point.shape
+  # As rows, for the reason that `total` has.
+  point, normal = (x.reshape(shape[0], -1) for x in (point, normal))
+  excess = excess[:, None]
   direction = jnp.sign(normal) * jnp.where(excess < 0, -1, 1)
   excess, size = jnp.abs(excess), jnp.abs(normal)
   room = jnp.where(direction < 0, 1 - point, point)
@@ -47,17 +50,23 @@ def project(
     move = jnp.minimum(_level(size, rate, room, excess) * rate, room)
   unreachable = _sum(size * room) <= excess
   move = jnp.where(unreachable, jnp.where(size > 0, room, 0), move)
-  return -direction * move
+  return (-direction * move).reshape(shape)
 
 
 def length(norm: str, x: jax.Array) -> jax.Array:
   """Returns each row's norm with axes kept, (B, 1, ...)."""
-  axes = tuple(range(1, x.ndim))
+  size = jnp.abs(x)
   if norm == 'linf':
-    return jnp.max(jnp.abs(x), axis=axes, keepdims=True)
-  if norm == 'l1':
-    return _sum(jnp.abs(x))
-  return jnp.sqrt(_sum(jnp.square(x)))
+    found = jnp.max(size.reshape(len(x), -1), axis=1)
+  else:
+    found = total(size) if norm == 'l1' else jnp.sqrt(total(jnp.square(x)))
+  return found.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def total(x: jax.Array) -> jax.Array:
+  """Returns each row's sum, (B,)."""
+  # XLA's CPU backend adds up one axis 10 times faster than three.
+  return jnp.sum(x.reshape(len(x), -1), axis=1)
 
 
 def _level(size, rate, room, excess):
@@ -105,8 +114,7 @@ def _greedy(size, room, excess):
     enough = _sum(jnp.where(bits >= middle, full, 0)) > excess
     return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
-  axes = tuple(range(1, size.ndim))
-  high = jnp.max(bits, axis=axes, keepdims=True) + 1
+  high = jnp.max(bits, axis=1, keepdims=True) + 1
   bracket = jnp.zeros_like(high), high
   threshold, _ = jax.lax.fori_loop(0, integer.itemsize * 8, halve, bracket)
   rest = excess - _sum(jnp.where(bits > threshold, full, 0))
@@ -117,8 +125,4 @@ def _greedy(size, room, excess):
 
 
 def _sum(x):
-  return jnp.sum(x, axis=tuple(range(1, x.ndim)), keepdims=True)
-
-
-def _column(x, like):
-  return x.reshape(-1, *[1] * (like.ndim - 1))
+  return jnp.sum(x, axis=1, keepdims=True)

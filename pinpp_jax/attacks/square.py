@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pinpp_jax.attacks import loops, projections
+from pinpp_jax.attacks import hyperplanes, loops, projections
 from pinpp_jax.attacks.loops import Inputs
 from pinpp_jax.errors import UserError
 
@@ -106,7 +106,8 @@ class Square:
     keys = jax.vmap(jax.random.fold_in, (0, None))(inputs.keys, number)
     # Proposals fold in their number, from 0.
     first = jax.vmap(lambda key: jax.random.fold_in(key, self.queries))(keys)
-    x = jax.vmap(self._begin)(first, inputs.image)
+    move = jax.vmap(self._begin, (0, None))(first, inputs.image[0])
+    x = self._into_ball(inputs.image, move)
     return x, *_evaluate(inputs, x), result[1], keys
 
   def step(self, number, carry, inputs: Inputs):
@@ -122,8 +123,9 @@ class Square:
   def consider(self, chosen: 'Draws', side, carry, inputs: Inputs):
     """Returns the carry after the proposals that (B, ...) draws make."""
     x, margin, fooled, robust, keys = carry
-    propose = jax.vmap(self.propose, (0, 0, 0, None))
-    new = propose(chosen, x, inputs.image, side)
+    move = jax.vmap(self.propose, (0, 0, None))
+    delta = move(chosen, x - inputs.image, side)
+    new = self._into_ball(inputs.image, delta)
     new_margin, new_fooled = _evaluate(inputs, new)
     better = self.active(carry) & improves(new_margin, margin)
     x = jnp.where(better[:, None, None, None], new, x)
@@ -157,20 +159,21 @@ class Square:
   def propose(
     self,
     chosen: 'Draws',
-    x: jax.Array,
-    image: jax.Array,
+    delta: jax.Array,
     side: jax.Array,
   ) -> jax.Array:
-    """Returns one image's next candidate, (H, W, C), from its best one."""
-    first = window(chosen.first, side, image.shape[0])
-    sign = chosen.sign.astype(x.dtype)[None, None]
+    """Returns one image's next move, (H, W, C), from its best one.
+
+    It may lead out of the ball.
+    """
+    size, _, channels = delta.shape
+    first = window(chosen.first, side, size)
+    sign = chosen.sign.astype(delta.dtype)[None, None]
     if self.norm == 'linf':
-      change = jnp.where(first, 2 * self.eps * sign, 0)
-      return self._into_ball(image, x + change - image)
-    delta, channels = x - image, image.shape[-1]
-    second = window(chosen.second, side, image.shape[0])
+      return delta + jnp.where(first, 2 * self.eps * sign, 0)
+    second = window(chosen.second, side, size)
     # Of the image, and of channels: in the window, and in both windows.
-    whole = _length(self.norm, delta, (0, 1, 2))
+    whole = _whole(self.norm, delta)
     inside = _length(self.norm, jnp.where(first, delta, 0))
     both = _length(self.norm, jnp.where(first | second, delta, 0))
     if self.norm == 'l2':
@@ -179,37 +182,37 @@ class Square:
     else:
       left = jnp.maximum(self.eps - whole, 0) / channels
       budget = (left + both) * channels
-    shape = eta(self.norm, chosen.first, side, image.shape[0], chosen.turned)
-    new = shape.astype(x.dtype)[:, :, None] * sign
+    shape = eta(self.norm, chosen.first, side, size, chosen.turned)
+    new = shape.astype(delta.dtype)[:, :, None] * sign
     new = jnp.where(first, new + delta / (TINY + inside), 0)
     new = new / (TINY + _length(self.norm, new)) * budget
-    delta = jnp.where(first, new, jnp.where(second, 0, delta))
-    return self._into_ball(image, delta)
+    return jnp.where(first, new, jnp.where(second, 0, delta))
 
   def _begin(self, key, image):
-    """Returns one image's random start: stripes for linf, else tiles."""
+    """Returns one image's first move: stripes for linf, else tiles.
+
+    `image` gives the shape alone.
+    """
     size, _, channels = image.shape
     if self.norm == 'linf':
       # Longer than any ball in the box, which cuts it to its radius.
       sign = jax.random.rademacher(key, (1, size, channels), image.dtype)
-      return self._into_ball(image, jnp.broadcast_to(sign, image.shape))
+      return jnp.broadcast_to(sign, image.shape)
     turned, sign = jax.random.split(key)
     count = grid(size)[2]
     turned = jax.random.bernoulli(turned, shape=(count, count))
     sign = jax.random.rademacher(sign, (count, count, channels), image.dtype)
-    move = tiles(self.norm, turned, sign, size).astype(image.dtype)
-    return self._into_ball(image, move)
+    return tiles(self.norm, turned, sign, size).astype(image.dtype)
 
   def _into_ball(self, image, delta):
-    """Returns one image moved by delta, brought to the ball and the box."""
+    """Returns images moved by delta, brought to the ball and the box."""
     if self.norm == 'linf':
       low, high = image - self.eps, image + self.eps
       return jnp.clip(jnp.clip(image + delta, low, high), 0, 1)
     if self.norm == 'l2':
-      delta = delta / (_length('l2', delta, (0, 1, 2)) + TINY) * self.eps
+      delta = delta / (hyperplanes.length('l2', delta) + TINY) * self.eps
       return jnp.clip(image + delta, 0, 1)
-    x = (image + delta)[None]
-    return projections.l1(x, image[None], self.eps * (1 - 1e-6))[0]
+    return projections.l1(image + delta, image, self.eps * (1 - 1e-6))
 
 
 def improves(new: jax.Array, margin: jax.Array) -> jax.Array:
@@ -298,7 +301,7 @@ def eta(
   upper = _bump(norm, rows, columns, half, side, dtype)
   lower = _bump(norm, rows - half, columns, side - half, side, dtype)
   whole = upper - lower
-  whole = whole / _length(norm, whole)
+  whole = whole / _whole(norm, whole)
   return jnp.where(turned, whole.T, whole)
 
 
@@ -325,7 +328,7 @@ def _bump(norm, rows, columns, height, width, dtype):
   hill = jnp.minimum(
     along(rows, height)[:, None], along(columns, width)[None, :]
   )
-  length = _length(norm, hill)
+  length = _whole(norm, hill)
   return hill / jnp.where(length > 0, length, 1)
 
 
@@ -339,8 +342,18 @@ def _evaluate(inputs: Inputs, x):
   return margin, jnp.argmax(logits, axis=-1) != inputs.label
 
 
-def _length(norm: str, x, axes=(0, 1)):
-  """Returns L2 or L1 norms over some axes, which are kept."""
+def _length(norm: str, x):
+  """Returns the L2 or L1 norm of each channel of an image, (1, 1, C)."""
+  # Channels as rows: XLA's CPU backend adds up the last axis fastest.
+  row = jnp.moveaxis(x, -1, 0).reshape(x.shape[-1], -1)
   if norm == 'l2':
-    return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
-  return jnp.sum(jnp.abs(x), axis=axes, keepdims=True)
+    return jnp.sqrt(jnp.sum(jnp.square(row), axis=1))[None, None]
+  return jnp.sum(jnp.abs(row), axis=1)[None, None]
+
+
+def _whole(norm: str, x):
+  """Returns the L2 or L1 norm of an array, a scalar."""
+  row = x.reshape(-1)
+  if norm == 'l2':
+    return jnp.sqrt(jnp.sum(jnp.square(row)))
+  return jnp.sum(jnp.abs(row))

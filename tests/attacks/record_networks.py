@@ -73,7 +73,7 @@ def forward(name, weights, x):
   return dense(x.mean((2, 3)))
 
 
-def load(dtype=np.float64):
+def load(dtype: type = np.float64):
   """Returns what is stored, as tensors: weights, NCHW images and noise."""
   with np.load(FILE) as file:
     stored = dict(file)

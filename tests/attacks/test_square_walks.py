@@ -18,7 +18,7 @@ TOLERANCE = {'linf': 1e-9, 'l2': 1e-8, 'l1': 1e-9}
 
 def start(attack, image, signs, turned):
   """Returns the start that the recorded draws make."""
-  into = jax.vmap(attack._into_ball)
+  into = attack._into_ball
   if attack.norm == 'linf':
     # (B, C, 1, W): stripes
     move = jnp.moveaxis(signs[0], 1, -1)
