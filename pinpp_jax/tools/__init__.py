@@ -9,6 +9,7 @@ TOOLS = {
   'build': 'build the data set pinpp or pinpp_mini (no TensorFlow needed)',
   'check': 'check a release folder with every guard, and list what it finds',
   'compare': 'compare two robustness evaluations image by image',
+  'doctor': 'say what is installed and found, what is missing, what to type',
   'labels': 'show, search and export the label table',
   'overview': 'write one page over several runs',
   'parity': 'compare with numbers recorded from the PyTorch reference',
