@@ -17,9 +17,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
     ('cpu_layers', 'x as fast'),
     ('train_step', 'adversarial / clean:'),
     ('segmenter', 'class known, 3,308 parts against class known, 30 parts:'),
+    ('autoattack', 'standard'),
   ],
 )
 def test_quick_form(name, line):
+  if name == 'autoattack':
+    for opponent in ('torch', 'pyautoattack'):
+      pytest.importorskip(opponent)
   done = subprocess.run(
     [sys.executable, '-m', f'benchmarks.{name}', '--quick'],
     cwd=ROOT,

@@ -20,7 +20,7 @@ OURS = {
 }
 # Package: what else it may import; the standard library is always allowed.
 OTHERS = {
-  'attacks': {'jax'},
+  'attacks': {'jax', 'numpy'},
   'evals': {'flax', 'jax', 'numpy'},
   'labelling': {'PIL', 'absl', 'jax', 'jinja2', 'numpy'},
   'models': {'absl', 'flax', 'jax', 'numpy', 'safetensors', 'torch'},
@@ -105,3 +105,17 @@ def test_suppressions_give_a_reason():
       for mark in marks:
         if f'# {mark}' in line:
           assert line.split(f'# {mark}', 1)[1].count(' ') > 2, (path, line)
+
+
+def test_autoattack_for_others_needs_jax_and_numpy_alone():
+  names = {'autoattack', 'checks', 'given', 'job', 'outcome', 'verdicts'}
+  for name in names | {'versions'}:
+    path = PACKAGE / 'evals' / f'{name}.py'
+    found = list(imports(path))
+    assert third_party(found) <= {'jax', 'numpy'}, path
+    ours = {n for n in found if n.startswith('pinpp_jax.')}
+    allowed = {'attacks', 'errors'} | {f'evals.{n}' for n in names}
+    allowed.add('evals.versions')
+    for n in ours:
+      inner = n.removeprefix('pinpp_jax.')
+      assert any(inner.startswith(a) for a in allowed), (path, n)

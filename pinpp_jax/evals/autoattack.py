@@ -48,34 +48,30 @@ def autoattack(
 ) -> Outcome:
   """Returns which images no attack breaks, and all that is known besides.
 
-  Every success is checked again before it counts: the point is in the ball and
-  in [0, 1], and `predict` does not give it its label.
+  A success counts if the point is in the ball and in [0, 1], and `predict` does
+  not give it its label.
 
   Args:
     predict: From images (B, H, W, C) float32 in [0, 1] to logits (B, K),
-      float32; any function that JAX can differentiate and compile. Version
-      'rand' calls it with (images, keys). As a `jax.tree_util.Partial` of a
-      function and its weights, the weights are no constants of the programs.
+      float32. Version 'rand' calls it with (images, keys). The weights inside
+      a `jax.tree_util.Partial` are no constants of the programs.
     images: (N, H, W, C) floats in [0, 1], or uint8. H = W for Square.
     labels: (N,) integers.
     norm: 'linf', 'l2' or 'l1', in any case.
     eps: Radius of the ball, for pixels in [0, 1].
-    version: 'standard', 'plus', 'rand', 'aa-2' (APGD-CE and APGD-T alone: a
-      fifth of the cost, an upper bound) or 'custom'.
+    version: 'standard', 'plus', 'rand', 'aa-2' (APGD-CE and APGD-T alone, an
+      upper bound) or 'custom'.
     attacks: For 'custom': names of `versions.OPTIONS`, or options by name.
     key: Of all that is random; jax.random.key(0) if None.
     ids: (N,) distinct integers that choose each image's randomness; 0 to N-1
       if None.
-    batch_size: Images in a chunk, over all devices; rounded up to a multiple
-      of their number. Changes time and memory, no verdict.
+    batch_size: Images in a chunk, rounded up to split over the devices.
     search: What the attacks look at, for instance the same network in
-      bfloat16; successes are still checked with `predict`. Weaker where the
-      two disagree, so robust accuracy may come out too high.
-    individual: Give every attack all images that are classified right, not
-      those that earlier ones left.
+      bfloat16; where it misleads them, robust accuracy comes out too high.
+    individual: Give every attack all images, not those that are left.
     save_adversarial: Keep the images found, as float32.
-    folder: Where the state is kept after every chunk, and `result.json` at the
-      end. The same call again goes on where the last one stopped.
+    folder: Of the state, kept after every chunk, and of `result.json`. The same
+      call again goes on where the last one stopped.
     about: What else `result.json` is to say: names of lists, preprocessing.
     devices: The local ones if None.
     log: Called with a line of progress now and then.
@@ -84,28 +80,16 @@ def autoattack(
     UserError: Something given makes no sense, or `folder` holds another
       evaluation.
   """
-  images, labels = np.asarray(images), np.asarray(labels)
-  ids = np.arange(len(images)) if ids is None else np.asarray(ids)
-  given.check_data(images, labels, ids)
-  norm = norm.lower()
-  given.check_ball(norm, eps)
-  key = jax.random.key(0) if key is None else key
-  network = as_partial(predict)
-  random = versions.takes_keys(version, attacks)
-  classes = given.count_classes(network, images, random)
-  given.check_labels(labels, classes)
-  plan = versions.plan(version, norm, float(eps), classes, attacks)
-  job = Job(
-    network=network,
-    search=as_partial(search or predict),
-    images=images,
-    labels=labels.astype(np.int32),
-    ids=ids.astype(np.uint32),
-    key=key,
-    plan=plan,
-    norm=norm,
-    eps=float(eps),
-    random=random,
+  job = _job(
+    predict,
+    np.asarray(images),
+    np.asarray(labels),
+    np.arange(len(images)) if ids is None else np.asarray(ids),
+    search=search or predict,
+    ball=(norm.lower(), float(eps)),
+    version=version,
+    attacks=attacks,
+    key=jax.random.key(0) if key is None else key,
     individual=individual,
     placing=Placing(batch_size, devices),
   )
@@ -115,18 +99,63 @@ def autoattack(
     'save_adversarial': save_adversarial,
   }
   store = Store(pathlib.Path(folder) if folder is not None else None, identity)
-  with store.held():
-    fresh = Verdicts.none(len(images), len(plan), job.probe())
-    verdicts = store.load(fresh)
-    found = store.adversarial(images.shape) if save_adversarial else None
-    signs = _signs(job)
-    _Run(job, verdicts, found, store, log).finish()
-    outcome = _outcome(job, verdicts, found, version, signs)
-    if folder is not None:
-      write(pathlib.Path(folder), outcome, identity, dict(about or {}))
+  outcome = _evaluate(job, store, version, save_adversarial, log)
+  if folder is not None:
+    write(pathlib.Path(folder), outcome, identity, dict(about or {}))
   for warning in outcome.warnings:
     log(f'Warning: {warning}')
   return outcome
+
+
+def _job(
+  predict: Callable[..., jax.Array],
+  images: np.ndarray,
+  labels: np.ndarray,
+  ids: np.ndarray,
+  *,
+  search: Callable[..., jax.Array],
+  ball: tuple[str, float],
+  version: str,
+  attacks: Any,
+  **rest: Any,
+) -> Job:
+  """Returns what is asked, if it makes sense."""
+  norm, eps = ball
+  given.check_data(images, labels, ids)
+  given.check_ball(norm, eps)
+  network = as_partial(predict)
+  random = versions.takes_keys(version, attacks)
+  classes = given.count_classes(network, images, random)
+  given.check_labels(labels, classes)
+  return Job(
+    network=network,
+    search=as_partial(search),
+    images=images,
+    labels=labels.astype(np.int32),
+    ids=ids.astype(np.uint32),
+    plan=versions.plan(version, norm, eps, classes, attacks),
+    norm=norm,
+    eps=eps,
+    random=random,
+    **rest,
+  )
+
+
+def _evaluate(
+  job: Job,
+  store: Store,
+  version: str,
+  save_adversarial: bool,
+  log: Callable[[str], Any],
+) -> Outcome:
+  """Returns the outcome of a job, begun or gone on with."""
+  with store.held():
+    fresh = Verdicts.none(len(job.images), len(job.plan), job.probe())
+    verdicts = store.load(fresh)
+    found = store.adversarial(job.images.shape) if save_adversarial else None
+    signs = _signs(job)
+    _Run(job, verdicts, found, store, log).finish()
+  return _outcome(job, verdicts, found, version, signs)
 
 
 class _Run:
