@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# One door to the project on one machine. `./launch.sh help` lists the commands.
+# One door to the project, on one machine, a SLURM cluster or a TPU slice.
+# `./launch.sh help` lists the commands.
 #
 # Everything it makes lies in this folder: .venv, data/, runs/.
 set -euo pipefail
@@ -11,19 +12,63 @@ usage() {
                         MPM trained with them, and runs/mini.html over all
 ./launch.sh test [...]  the test suite (arguments go to pytest)
 ./launch.sh run [...]   python -m pinpp_jax.main with these arguments
+./launch.sh install     the environment alone
+
+On clusters (docs/cluster.md), ARGUMENTS being those of pinpp_jax.main;
+--dry_run prints what would be written and run, and does nothing:
+
+./launch.sh slurm [--nodes=1] [--gpus_per_node=8] [--cpus_per_task=8]
+    [--partition=] [--time=] [--account=] [--qos=] [--constraint=] [--mem=]
+    [--dry_run] -- ARGUMENTS
+./launch.sh tpu NAME --zone=ZONE [--project=] [--dry_run] -- ARGUMENTS
+./launch.sh tpu stop|status NAME --zone=ZONE [--project=] [--dry_run]
 
 Environment variables:
   PYTHON        interpreter for a new .venv (default: python3, 3.11 or newer)
   PINPP_VENV    the virtual environment's folder (default: .venv)
   PINPP_EXTRAS  more extras of pyproject.toml, comma separated, e.g. torch
+  PINPP_ACCELERATOR  tpu, cuda12, cuda13 or none, instead of looking for one
 TEXT
+}
+
+# Ends with a line for the person at the keyboard.
+fail() {
+  echo "launch.sh: $1" >&2
+  exit 2
+}
+
+# Prints words in one line, as a shell reads them back.
+quoted() {
+  local word line=''
+  for word; do
+    if [[ ! $word =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]]; then
+      word="'$(printf '%s' "$word" | sed "s/'/'\\\\''/g")'"
+    fi
+    line+=" $word"
+  done
+  echo "${line# }"
+}
+
+# Prints <config>-<variant>, main's own name for a run.
+run_name() {
+  local argument config='' path variant
+  for argument; do
+    if [[ $argument == --config=* ]]; then config=${argument#*=}; fi
+  done
+  [[ $config ]] || fail 'Which recipe? Give -- --config=configs/NAME.py:VARIANT.'
+  path=${config%%:*} variant=full
+  if [[ $config == *:* ]]; then variant=${config#*:}; fi
+  path=${path##*/}
+  echo "${path%.py}-$variant"
 }
 
 venv=${PINPP_VENV:-.venv}
 
 # Prints the accelerator extra that this machine wants, or nothing for CPU.
 accelerator() {
-  if compgen -G '/dev/accel*' >/dev/null || compgen -G '/dev/vfio/[0-9]*' >/dev/null; then
+  if [[ ${PINPP_ACCELERATOR:-} ]]; then
+    if [[ $PINPP_ACCELERATOR != none ]]; then echo "$PINPP_ACCELERATOR"; fi
+  elif compgen -G '/dev/accel*' >/dev/null || compgen -G '/dev/vfio/[0-9]*' >/dev/null; then
     echo tpu
   elif command -v nvidia-smi >/dev/null; then
     local driver
@@ -42,8 +87,9 @@ find_python() {
       return
     fi
   done
-  echo "launch.sh: no Python 3.11 or newer found; set PYTHON=/path/to/python3." >&2
-  exit 2
+  # uv knows where to get one.
+  command -v uv >/dev/null || fail 'no Python 3.11 or newer found; set PYTHON=/path/to/python3.'
+  echo 3.12
 }
 
 # Makes or reuses the environment; installs when pyproject.toml or the extras change.
@@ -65,6 +111,11 @@ prepare() {
   echo "$stamp" >"$venv/installed"
 }
 
+# shellcheck source=scripts/slurm.sh
+source scripts/slurm.sh
+# shellcheck source=scripts/tpu.sh
+source scripts/tpu.sh
+
 command=${1:-help}
 shift || true
 case $command in
@@ -85,6 +136,9 @@ case $command in
     prepare ''
     exec "$venv/bin/python" -m pinpp_jax.main "$@"
     ;;
+  install) prepare '' ;;
+  slurm) slurm "$@" ;;
+  tpu) tpu "$@" ;;
   help | -h | --help) usage ;;
   *)
     usage >&2

@@ -5,6 +5,7 @@ import fcntl
 import importlib.metadata
 import json
 import logging as python_logging
+import os
 import pathlib
 import platform
 import shlex
@@ -215,7 +216,8 @@ def _commit() -> str:
       check=True,
     ).stdout.strip()
   except (OSError, subprocess.CalledProcessError):
-    return 'unknown'
+    # A copy without its history is told where it was made.
+    return os.environ.get('PINPP_COMMIT', 'unknown')
 
 
 def differences(before: Any, after: Any, path: str = '') -> list[str]:
