@@ -10,9 +10,11 @@ import socket
 import subprocess
 import sys
 
+from absl import flags
 import pytest
+import yaml
 
-from pinpp_jax import metrics
+from pinpp_jax import main, metrics
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -512,3 +514,21 @@ def test_usage_names_every_command(checkout):
   usage = checkout.launch('help')
   for command in {'slurm', 'tpu', 'install', *cases}:
     assert f'./launch.sh {command}' in usage
+
+
+def test_the_jobset_of_the_page_asks_main_for_what_it_knows():
+  page = (ROOT / 'docs/cluster.md').read_text()
+  (text,) = re.findall(r'```yaml\n(.*?)```', page, re.S)
+  spec = yaml.safe_load(text)['spec']['replicatedJobs'][0]['template']['spec']
+  pod = spec['template']['spec']
+  (container,) = pod['containers']
+  status = spec['podFailurePolicy']['rules'][0]['onExitCodes']['values'][0]
+  python, m, module, *arguments = container['command']
+  assert (python, m, module) == ('python', '-m', main.__name__)
+  given = dict(word[2:].split('=') for word in arguments)
+  names = [name for name in given if not name.startswith('config.')]
+  assert all(name in flags.FLAGS for name in names)
+  chips = container['resources']['limits']['google.com/tpu']
+  assert int(given['local_devices']) == chips
+  assert int(given['devices']) == chips * spec['parallelism']
+  assert int(given['stopped_status']) == status
