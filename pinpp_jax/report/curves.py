@@ -1,29 +1,15 @@
 """Curves over the steps of a run, as SVG."""
 
-import base64
 from collections.abc import Mapping, Sequence
 import dataclasses
-import io
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-COLOURS = ('#2f6fb0', '#d9603b', '#2d8a57', '#8a5aa8', '#b8860b', '#5b6770')
-_STYLE: dict[Any, Any] = {
-  'font.size': 9,
-  'font.family': 'sans-serif',
-  'axes.edgecolor': '#9aa3ad',
-  'axes.labelcolor': '#47515c',
-  'axes.grid': True,
-  'axes.spines.right': False,
-  'axes.spines.top': False,
-  'grid.color': '#e6e9ed',
-  'xtick.color': '#47515c',
-  'ytick.color': '#47515c',
-  'svg.hashsalt': 'pinpp_jax',  # The same numbers give the same file.
-}
+from pinpp_jax.report import drawing
+
 _SEGMENTATION = (
   'part_miou_known',
   'part_miou_open',
@@ -89,15 +75,15 @@ def _svg(
 ) -> str:
   splits = {name.rpartition('/')[0] for name in names}
   shared = f'{splits.pop()}/' if len(splits) == 1 else None
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(drawing.STYLE):
     figure = Figure(figsize=(4.3, 2.7), layout='constrained')
     axes = figure.subplots()
     for i, name in enumerate(names):
       points = [(row['step'], row[name]) for row in rows if name in row]
       axes.plot(
         *zip(*points, strict=True),
-        color=COLOURS[i % len(COLOURS)],
-        linestyle=('-', '--', ':')[i // len(COLOURS) % 3],
+        color=drawing.COLOURS[i % len(drawing.COLOURS)],
+        linestyle=('-', '--', ':')[i // len(drawing.COLOURS) % 3],
         marker='o' if len(points) < 25 else None,
         markersize=3,
         linewidth=1.6,
@@ -110,9 +96,4 @@ def _svg(
       axes.set_ylim(0, None)
     if len(names) > 1:
       axes.legend(frameon=False, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(
-      buffer, format='svg', transparent=True, metadata={'Date': None}
-    )
-  encoded = base64.b64encode(buffer.getvalue()).decode()
-  return f'data:image/svg+xml;base64,{encoded}'
+    return drawing.svg(figure)

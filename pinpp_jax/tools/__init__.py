@@ -13,6 +13,7 @@ TOOLS = {
   'labels': 'show, search and export the label table',
   'overview': 'write one page over several runs',
   'parity': 'compare with numbers recorded from the PyTorch reference',
+  'stats': 'count classes, parts and masks, as tables and drawings',
 }
 
 
