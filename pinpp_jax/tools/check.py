@@ -33,6 +33,7 @@ from pinpp_jax.data.release import Release
 from pinpp_jax.errors import UserError
 from pinpp_jax.report import template
 from pinpp_jax.report.evidence import Evidence
+from pinpp_jax.tools import terminal
 
 PICTURES = 3  # Of each kind, from different classes as far as there are any.
 _SHOWN = 3  # Examples of each kind on the terminal.
@@ -400,11 +401,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
       expected=options.expect,
       progress=_bar,
     )
-    print(text(checked))
+    terminal.show(text(checked))
     if options.json:
       files.write_json(options.json, as_dict(checked))
     if options.html:
-      print(f'wrote {write_page(checked, options.html)}')
+      terminal.show(f'wrote {write_page(checked, options.html)}')
   except (UserError, OSError) as error:
     print(f'pinpp check: {error}', file=sys.stderr)
     return 2

@@ -16,7 +16,7 @@ import pathlib
 import sys
 import textwrap
 
-from pinpp_jax.tools import diagnosis, doctor_data, doctor_machine
+from pinpp_jax.tools import diagnosis, doctor_data, doctor_machine, terminal
 from pinpp_jax.tools.diagnosis import Line
 
 # As pinpp_jax.data has it, which cannot be imported everywhere.
@@ -137,9 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
       title: [dataclasses.asdict(line) for line in some]
       for title, some in found.items()
     }
-    print(json.dumps({'works': not broken, **plain}, indent=1))
+    terminal.show(json.dumps({'works': not broken, **plain}, indent=1))
   else:
-    print(text(found))
+    terminal.show(text(found))
   return int(broken)
 
 

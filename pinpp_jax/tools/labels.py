@@ -8,7 +8,6 @@ python -m pinpp_jax.tools.labels runs/mpm-mini --csv --output=parts.csv
 import argparse
 from collections.abc import Sequence
 import json
-import os
 import sys
 from typing import Any
 
@@ -16,7 +15,7 @@ from pinpp_jax.data import concepts, files, locate
 from pinpp_jax.data.labels import LabelTable, Part
 from pinpp_jax.errors import UserError
 from pinpp_jax.report import pictures
-from pinpp_jax.tools import columns
+from pinpp_jax.tools import columns, terminal
 
 _EPILOG = """\
 Pixel 0 of a part mask is background, 1, 2, ... are the parts of the image's
@@ -159,7 +158,7 @@ def as_text(
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Shows or writes the table; returns 0, 1 (nothing found) or 2."""
-  options = parser().parse_args(arguments)
+  options = parser().parse_intermixed_args(arguments)
   try:
     table = locate.label_table(options.source, options.data_dir)
     parts = search(
@@ -189,9 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       files.write(options.output, text)
       print(f'wrote {options.output}: {len(rows):,} lines')
     else:
-      print(text, end='', flush=True)
-  except BrokenPipeError:  # The reader of a pipe, such as head, has enough.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      terminal.show(text)
   except (UserError, OSError) as error:
     print(f'pinpp labels: {error}', file=sys.stderr)
     return 2

@@ -18,7 +18,7 @@ from pinpp_jax.data import examine, files, statistics
 from pinpp_jax.data.statistics import Statistics
 from pinpp_jax.errors import UserError
 from pinpp_jax.report import distributions, template
-from pinpp_jax.tools import columns
+from pinpp_jax.tools import columns, terminal
 
 _CLASSES = 40  # So many are listed on the terminal.
 _HEADLINES = ('classes', 'images', 'parts', 'masks')
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   options = parser().parse_args(arguments)
   try:
     found = statistics.load(options.source, options.data_dir, _bar)
-    print(as_text(found))
+    terminal.show(as_text(found))
     drawings = []
     if options.html or options.png:
       drawings = distributions.draw(found)
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files.write(folder / f'{d.name}.png', d.png) for d in drawings
       ]
     for path in written:
-      print(f'wrote {path}')
+      terminal.show(f'wrote {path}')
   except (UserError, OSError) as error:
     print(f'pinpp stats: {error}', file=sys.stderr)
     return 2

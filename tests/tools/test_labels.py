@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -71,6 +73,7 @@ def test_search_is_by_any_part_of_any_name_without_case(capsys):
   names = lambda *words: [r['part'] for r in rows(capsys, DUMMY, *words)]
   assert names('FIN') == ['tench fin']
   assert names('tench', 'e') == ['tench body', 'tench fin', 'tench eye']
+  assert names('--wnid=n0144', 'fin') == ['tench fin']
   assert names('--part=Tench_F') == ['tench fin']
   assert names('n01440764', 'eye') == ['tench eye']
   status, output = run(capsys, DUMMY, 'zebra')
@@ -91,6 +94,17 @@ def test_csv_reads_back(tmp_path, capsys):
   assert [bool(int(r['whole'])) for r in found] == [
     r['whole'] for r in expected
   ]
+
+
+def test_the_end_of_a_pipe_is_no_error():
+  command = f'{sys.executable} -m pinpp_jax.tools.labels {DUMMY} | true'
+  done = subprocess.run(
+    ['bash', '-o', 'pipefail', '-c', command],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert (done.returncode, done.stderr) == (0, '')
 
 
 def test_text_is_aligned(capsys):
