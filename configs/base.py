@@ -114,6 +114,9 @@ def recipe(size: str) -> Any:
 
   config.log_steps = 50
   config.checkpoint_steps = 500
+  # When no step ends for so long, the log says where every thread is; 0 is
+  # never.
+  config.stall_minutes = 30.0
   shrink(config, size)
   return config
 

@@ -1,6 +1,9 @@
 """What happens to a run from outside, and from numbers that are not finite."""
 
 import signal
+import sys
+import threading
+import traceback
 from typing import Any
 
 from absl import logging
@@ -91,3 +94,58 @@ class Watch:
       )
       + ' Lower optim.learning_rate, or look at these images.'
     )
+
+
+class Stall:
+  """Logs where every thread is when the loop has stood still for long.
+
+  Use it as a context manager, and call it whenever a step has ended. Every
+  process does so for itself.
+
+  Args:
+    minutes: How long; again after as many more. 0 is never.
+  """
+
+  def __init__(self, minutes: float):
+    self._minutes = minutes
+    self._moved = threading.Event()
+    self._over = False
+    # A daemon: it must not keep a process alive.
+    self._thread = threading.Thread(
+      target=self._wait, name='stall', daemon=True
+    )
+
+  def __enter__(self) -> 'Stall':
+    if self._minutes:
+      self._thread.start()
+    return self
+
+  def __exit__(self, *_):
+    self._over = True
+    self._moved.set()
+    if self._minutes:
+      self._thread.join()
+
+  def __call__(self) -> None:
+    """Starts the time again."""
+    self._moved.set()
+
+  def _wait(self):
+    while not self._over:
+      if not self._moved.wait(60 * self._minutes):
+        logging.warning(
+          'No step has ended for %g minutes. The threads are at:\n%s',
+          self._minutes,
+          stacks(),
+        )
+      self._moved.clear()
+
+
+def stacks() -> str:
+  """Returns the stack of every Python thread, innermost call last."""
+  names = {thread.ident: thread.name for thread in threading.enumerate()}
+  return '\n'.join(
+    f'Thread {names.get(ident, ident)}:\n'
+    + ''.join(traceback.format_stack(frame))
+    for ident, frame in sys._current_frames().items()
+  )

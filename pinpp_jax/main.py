@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from pinpp_jax import evaluate, label, train
 from pinpp_jax.errors import UserError
+from pinpp_jax.tools import doctor_machine
 
 RUNS = {'train': train.run, 'evaluate': evaluate.run, 'label': label.run}
 
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> None:
     if config.distributed:
       join_cluster()
     count_devices()
+    warn_of_cpu()
     finished = RUNS[config.run](config, workdir())
   except UserError as error:
     fail(error)
@@ -98,6 +100,19 @@ def count_devices() -> None:
         f' {together} devices, {jax.devices()[0].device_kind}. See'
         ' docs/cluster.md.'
       )
+
+
+def warn_of_cpu() -> None:
+  """Warns when JAX runs on the CPU beside an accelerator, unless told to."""
+  if jax.default_backend() != 'cpu' or os.environ.get('JAX_PLATFORMS'):
+    return
+  for name, extra in doctor_machine.accelerators().items():
+    logging.warning(
+      'An accelerator (%s) seems to be there, but JAX runs on the CPU. What it'
+      ' needs is the extra %s; python -m pinpp_jax.tools.doctor says more.',
+      name,
+      extra,
+    )
 
 
 def fail(error: UserError) -> NoReturn:

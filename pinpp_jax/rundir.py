@@ -34,6 +34,7 @@ _FREE = (
   'headlines',
   'log_steps',
   'checkpoint_steps',
+  'stall_minutes',
   'data.workers',
   'data.threads',
   'data.data_dir',

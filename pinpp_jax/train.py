@@ -77,6 +77,7 @@ def train(
     ) as batches,
     checkpoint.Checkpoints(workdir) as checkpoints,
     checkpoint.Best(workdir) as best,
+    faults.Stall(config.stall_minutes) as step_ended,
   ):
     state = checkpoints.restore(state, batches)
     first = int(state.step) + 1
@@ -92,6 +93,7 @@ def train(
       batch = next(batches)
       state, values = step.train_step(state, put(batch), key, recipe=fixed)
       watch(i, batch['index'], values)
+      step_ended()
       if i % config.log_steps == 0 or i == total_steps:
         write(i, {f'train/{name}': value for name, value in values.items()})
         logging.info('%s', progress(i, float(values['loss'])))

@@ -1,17 +1,21 @@
 """The command line: mistakes end in one line that says the way out."""
 
+import functools
 import importlib
 import os
 import pathlib
 import subprocess
 import sys
+import time
 
+from absl import logging
 from orbax.checkpoint import v1 as ocp
 import pytest
 
-from pinpp_jax import checkpoint, faults, rundir, train
+from pinpp_jax import checkpoint, faults, main, rundir, train
 from pinpp_jax.data import labels
 from pinpp_jax.errors import UserError
+from pinpp_jax.tools import doctor_machine
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -155,6 +159,57 @@ def test_labels_and_checkpoint_that_disagree(mini_data, tmp_path):
 def test_a_run_that_kept_nothing_has_no_best(tmp_path):
   with pytest.raises(UserError, match='has no best/'):
     checkpoint.load_best(tmp_path, None)
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+  """What is logged as a warning."""
+  said = []
+  monkeypatch.setattr(
+    logging, 'warning', lambda text, *values: said.append(text % values)
+  )
+  return said
+
+
+def test_an_accelerator_that_goes_unused_is_told(
+  monkeypatch, tmp_path, warnings
+):
+  here = functools.partial(doctor_machine.accelerators, tmp_path, {})
+  monkeypatch.setattr(doctor_machine, 'accelerators', here)
+  monkeypatch.delenv('JAX_PLATFORMS', raising=False)
+  main.warn_of_cpu()
+  assert not warnings
+  (tmp_path / 'dev').mkdir()
+  (tmp_path / 'dev/nvidia0').touch()
+  main.warn_of_cpu()
+  assert len(warnings) == 1
+  assert '(NVIDIA GPU) seems to be there, but JAX runs' in warnings[0]
+  assert 'extra cuda13' in warnings[0]
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  main.warn_of_cpu()
+  assert len(warnings) == 1
+
+
+def test_a_loop_that_stands_still_is_told(warnings):
+  def stuck_in_here():
+    deadline = time.monotonic() + 30
+    while not warnings and time.monotonic() < deadline:
+      time.sleep(0.01)
+
+  with faults.Stall(0.1 / 60) as step_ended:
+    step_ended()
+    stuck_in_here()
+  assert 'No step has ended for' in warnings[0]
+  assert 'Thread MainThread' in warnings[0] and 'stuck_in_here' in warnings[0]
+
+
+def test_a_loop_that_goes_on_is_left_alone(warnings):
+  with faults.Stall(10) as step_ended:
+    for _ in range(100):
+      step_ended()
+  with faults.Stall(0):
+    time.sleep(0.01)
+  assert not warnings
 
 
 class FakeSource:
