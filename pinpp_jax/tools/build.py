@@ -193,7 +193,9 @@ def summary(folder: pathlib.Path) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the tool; returns 0, or 2 after a user's mistake."""
   options = parser().parse_args(arguments)
-  logging.getLogger('absl').setLevel(logging.WARNING)
+  said = logging.getLogger('absl')
+  level = said.level
+  said.setLevel(logging.WARNING)
   try:
     folder = build(**vars(options))
   except UserError as error:
@@ -202,6 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt:
     print('build: stopped; nothing was left behind', file=sys.stderr)
     return 130
+  finally:
+    said.setLevel(level)
   print('\n'.join(summary(folder)))
   return 0
 
