@@ -9,7 +9,7 @@ import numpy as np
 
 from pinpp_jax.evals.autoattack import autoattack
 
-N, S, K = 60, 8, 10
+N, S, K = 120, 8, 10
 
 
 def main(folder: str) -> None:
@@ -33,7 +33,7 @@ def main(folder: str) -> None:
       'fab-t': {'steps': 20},
       'square': {'queries': 300, 'restarts': 3},
     },
-    batch_size=4,
+    batch_size=2,
     save_adversarial=True,
     folder=folder,
   )

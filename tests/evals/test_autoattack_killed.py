@@ -33,30 +33,31 @@ def finish(folder):
 
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(tmp_path):
-  whole = tmp_path / 'whole'
-  begin = time.monotonic()
-  flags, found = finish(whole)
+  flags, found = finish(tmp_path / 'whole')
   assert {'0', '1'} == set(flags['robust'])
-  begin = (whole / 'ready').stat().st_mtime
-  length = (whole / 'result.json').stat().st_mtime - begin
 
   rng = random.Random(0)
   killed = tmp_path / 'killed'
-  states = set()
-  for _ in range(KILLS):
+  state = killed / 'state.npz'
+  look = lambda: state.read_bytes() if state.exists() else b''
+  states = {look()}
+  for number in range(KILLS):
     (killed / 'ready').unlink(missing_ok=True)
+    before = look()
     process = start(killed)
     while not (killed / 'ready').exists():
       assert process.poll() is None, process.stderr.read().decode()
       time.sleep(0.01)
-    # Wherever a run may be, from its first file to a tenth of its way.
-    time.sleep(rng.uniform(0, length / 10))
+    # Every other one while it starts; the rest among the chunks.
+    while number % 2 and look() == before and process.poll() is None:
+      time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.05 if number % 2 else 0.5))
     process.kill()
     process.wait()
     process.stderr.close()
-    state = killed / 'state.npz'
-    states.add(state.read_bytes() if state.exists() else b'')
+    states.add(look())
   assert len(states) > KILLS / 4
+  assert not (killed / 'result.json').exists()
   flags_after, found_after = finish(killed)
   assert flags_after == flags
   np.testing.assert_array_equal(found_after, found)
