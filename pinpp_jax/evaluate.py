@@ -105,11 +105,12 @@ def evaluators(
   split: str,
   model: nn.Module,
   put: Callable[[Any], Any],
-  workdir: pathlib.Path,
+  workdir: pathlib.Path | None = None,
 ) -> Evaluators:
   """Returns the evaluators of `config.evals` on one split, by name.
 
-  One that keeps files has `<workdir>/evals/<split>/<name>` for them.
+  One that keeps files has `<workdir>/evals/<split>/<name>` for them. Without a
+  `workdir` none are kept: in training, whose weights change.
   """
   sharding.check_batch_size('data.eval_batch_size', config.data.eval_batch_size)
   source = inputs.split_source(config.data, split)
@@ -130,7 +131,7 @@ def evaluators(
       put=put,
       labels=source.labels,
       examples=len(source),
-      folder=workdir / 'evals' / split / name,
+      folder=workdir / 'evals' / split / name if workdir else None,
       about=inputs.about(config.data, split),
     )
   return made

@@ -66,9 +66,7 @@ def train(
 
   model = recipe.model(config, source.labels)
   fixed = recipe.make(config, model, source.labels, steps_per_epoch)
-  evaluators = evaluate.evaluators(
-    config, config.eval_split, model, put, workdir
-  )
+  evaluators = evaluate.evaluators(config, config.eval_split, model, put)
   state = recipe.initial_state(config, model, fixed.tx, source.labels, mesh)
 
   with (

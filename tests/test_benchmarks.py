@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
     ('train_step', 'adversarial / clean:'),
     ('segmenter', 'class known, 3,308 parts against class known, 30 parts:'),
     ('autoattack', 'standard'),
+    ('row_sums', 'one axis:'),
   ],
 )
 def test_quick_form(name, line):

@@ -12,8 +12,16 @@ MODULES = [
   for path in sorted((ROOT / folder).rglob('*.py'))
   if path.stem != '__init__'
 ]
+# What measures against PyTorch needs it; nothing else does.
+OPPONENTS = {
+  'benchmarks.autoattack': ('torch', 'pyautoattack'),
+  'benchmarks.autoattack_agreement': ('torch', 'pyautoattack'),
+  'benchmarks.torch_resnet': ('torch',),
+}
 
 
 @pytest.mark.parametrize('name', MODULES)
 def test_import(name):
+  for package in OPPONENTS.get(name, ()):
+    pytest.importorskip(package)
   importlib.import_module(name)

@@ -73,14 +73,14 @@ def zero_gradients(
   *,
   norm: str,
   eps: float,
-) -> int:
-  """Returns how many images have no gradient at all where APGD starts.
+) -> np.ndarray:
+  """Returns which images have no gradient at all where APGD starts, (B,) bool.
 
-  Of the difference of logits ratio; of the cross entropy with fewer than three
-  classes.
+  Of the difference of logits ratio, which is flat where the label ranks third
+  or lower; of the cross entropy with fewer than three classes.
   """
   gradient = _gradient(network, keys, image, label, norm=norm, eps=eps)
-  return int(jnp.sum(jnp.all(gradient == 0, axis=(1, 2, 3))))
+  return np.asarray(jnp.all(gradient == 0, axis=(1, 2, 3)))
 
 
 @functools.partial(jax.jit, static_argnames=('norm', 'eps'))

@@ -107,8 +107,8 @@ class Outcome:
     found = [text for name, text in sentences.items() if self.signs[name]]
     if self.signs['zero_gradients']:
       found.append(
-        f'{self.signs["zero_gradients"]} images of the first chunk have no'
-        ' gradient at all.'
+        f'{self.signs["zero_gradients"]} images of the first chunk that are'
+        ' classified right have no gradient at all.'
       )
     # A gradient of one's own is more often for speed than for show.
     odd = set(self.signs['operations']) - {checks.OWN_GRADIENT}

@@ -14,6 +14,7 @@ from pinpp_jax.errors import UserError
 from pinpp_jax.evals import autoattack as autoattack_lib
 from pinpp_jax.evals import examples as examples_lib
 from pinpp_jax.evals import robustbench as robustbench_lib
+from pinpp_jax.evals.outcome import Outcome
 
 LOGGER = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class AutoAttack:
     limit: Evaluates only the first so many examples.
     model: Linen module; evaluated in float32.
     batches: Makes a fresh iterator of evaluation batches (numpy).
-    folder: Where the evaluation keeps its state and its result.
+    folder: Where the evaluation keeps its state and its result; None keeps
+      nothing.
     about: What the result is to say of the images.
   """
 
@@ -64,7 +66,7 @@ class AutoAttack:
     limit: int | None = None,
     model: Any,
     batches: examples_lib.Batches,
-    folder: pathlib.Path,
+    folder: pathlib.Path | None,
     about: Mapping[str, Any] | None = None,
   ):
     self._options: dict[str, Any] = dict(
@@ -115,10 +117,8 @@ class AutoAttack:
       log=LOGGER.info,
       **self._options,
     )
-    if self._options['save_adversarial']:
-      np.save(self._folder / 'ids.npy', split['id'])
-    if self._entry:
-      robustbench_lib.write(self._folder, self._entry, outcome, self._about)
+    if self._folder:
+      self._write(self._folder, outcome)
     scores = {
       'accuracy': outcome.robust_accuracy,
       'clean_accuracy': outcome.clean_accuracy,
@@ -127,6 +127,13 @@ class AutoAttack:
     for name, record in outcome.attacks.items():
       scores[f'{name}_accuracy'] = record.robust_accuracy
     return examples_lib.named(self._prefix, scores)
+
+  def _write(self, folder: pathlib.Path, outcome: Outcome) -> None:
+    """Writes what is asked for beside the result."""
+    if self._options['save_adversarial']:
+      np.save(folder / 'ids.npy', outcome.ids)
+    if self._entry:
+      robustbench_lib.write(folder, self._entry, outcome, self._about)
 
 
 def images(batches: Any, limit: int | None) -> dict[str, np.ndarray]:

@@ -133,7 +133,9 @@ def _check_options(name, target, options) -> None:
 def takes_keys(version: str, attacks: Any = None) -> bool:
   """Returns whether the network is called with keys, as one that is random."""
   if version == CUSTOM and isinstance(attacks, Mapping):
-    return any('eot' in options for options in attacks.values())
+    return any(
+      'eot' in options and options['eot'] > 1 for options in attacks.values()
+    )
   return version == 'rand'
 
 

@@ -110,15 +110,7 @@ def _counts(axes: Axes, numbers: np.ndarray, what: str, of: str) -> None:
   axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
   axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
   mean = float(numbers.mean()) if len(numbers) else 0.0
-  axes.axvline(mean, color=drawing.COLOURS[1], linewidth=1.3)
-  axes.annotate(
-    f' mean {mean:.2f}',
-    (mean, 1),
-    xycoords=('data', 'axes fraction'),
-    va='bottom',
-    color=drawing.COLOURS[1],
-    fontsize=8,
-  )
+  _mark(axes, mean, f' mean {mean:.2f}')
   axes.grid(axis='x', visible=False)
   axes.set_xlabel(what)
   axes.set_ylabel(of)
@@ -134,17 +126,22 @@ def _areas(axes: Axes, areas: np.ndarray) -> None:
   axes.xaxis.set_major_formatter(lambda share, _: f'{100 * share:g} %')
   if len(some):
     median = float(np.median(some))
-    axes.axvline(median, color=drawing.COLOURS[1], linewidth=1.3)
-    axes.annotate(
-      f' median {median:.2%}',
-      (median, 1),
-      xycoords=('data', 'axes fraction'),
-      va='bottom',
-      color=drawing.COLOURS[1],
-      fontsize=8,
-    )
+    _mark(axes, median, f' median {median:.2%}')
   axes.set_xlabel('share of the image')
   axes.set_ylabel('masks')
+
+
+def _mark(axes: Axes, value: float, words: str) -> None:
+  """Draws a line across at a value, with words above it."""
+  axes.axvline(value, color=drawing.COLOURS[1], linewidth=1.3)
+  axes.annotate(
+    words,
+    (value, 1),
+    xycoords=('data', 'axes fraction'),
+    va='bottom',
+    color=drawing.COLOURS[1],
+    fontsize=8,
+  )
 
 
 def _ranked(

@@ -102,8 +102,9 @@ def _about(config: dict[str, Any]) -> str:
   attack = None if config['run'] == 'label' else config['attack']
   attack = scores.threat_model(attack)
   robust = f', trained against {attack}' if attack != 'clean' else ''
-  run, model = words.get(config['run'], config['run']), config['model']['name']
-  return f'{run}: {model} on {config["data"]["name"]}{robust}'
+  name = config['run']
+  run = words.get(name, name)
+  return f'{run}: {config["model"]["name"]} on {config["data"]["name"]}{robust}'
 
 
 def _trained(

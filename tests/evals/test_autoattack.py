@@ -329,6 +329,11 @@ def test_versions_are_those_of_the_authors():
   assert versions.calls(standard['square']) == (5001, 0)
 
 
+def test_one_evaluation_of_the_gradient_needs_no_keys():
+  assert_same(quick(attacks={'apgd-ce': {'steps': 3, 'eot': 1}}),
+              quick(attacks={'apgd-ce': {'steps': 3}}))  # fmt: skip
+
+
 def test_a_random_network_is_called_with_keys():
   def noisy(x, keys):
     draw = lambda key: 0.01 * jax.random.normal(key, x.shape[1:])
@@ -342,6 +347,12 @@ def test_a_random_network_is_called_with_keys():
 
 
 class TestSigns:
+  def test_images_that_are_wrong_anyway_may_have_no_gradient(self):
+    order = np.argsort(np.asarray(PREDICT(IMAGES)), axis=-1)
+    labels = np.where(np.arange(N) < 5, order[:, 0], order[:, -1])
+    result = quick(labels=labels, attacks={'square': {'queries': 1}})
+    assert result.signs['zero_gradients'] == 0
+
   def test_a_sound_network_raises_none(self):
     result = quick()
     assert result.warnings == []
@@ -358,7 +369,7 @@ class TestSigns:
       masked, labels=labels, batch_size=32,
       attacks={'apgd-ce': {'steps': 5}, 'square': {'queries': 300}},
     )  # fmt: skip
-    assert result.signs['zero_gradients'] == N + 2  # padded to a chunk
+    assert result.signs['zero_gradients'] == N
     assert result.signs['square_better']
     assert 'rounds' in result.signs['operations']
     assert len(result.warnings) >= 3

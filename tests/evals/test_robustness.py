@@ -60,6 +60,15 @@ def test_scores_are_those_of_the_result_file(run, tmp_path, split, mpm):
     run(CUSTOM, tmp_path, weights=other)
 
 
+def test_in_training_weights_change_and_nothing_is_kept(run, tmp_path, mpm):
+  section = CUSTOM | dict(save_adversarial=True)
+  scores = run(section, None)
+  other = jax.tree.map(lambda x: x * 0.5, mpm[1])
+  assert run(section, None, weights=other) != scores
+  assert run(section, tmp_path) == scores
+  assert (tmp_path / 'ids.npy').exists()
+
+
 def test_searching_in_bfloat16_is_checked_in_float32(run, tmp_path):
   section = CUSTOM | dict(search_dtype='bfloat16', save_adversarial=True)
   scores = run(section, tmp_path)
