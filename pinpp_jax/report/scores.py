@@ -19,12 +19,16 @@ _ENDS = {
   '_grid': ', 8-pixel grid',
   '_grid_prior': ', 8-pixel grid (location prior)',
 }
-# In the order of the table; other scores are only listed in full below it.
-NAMES = {
+_CLASSIFICATION = {
   'accuracy': 'Top-1 accuracy',
   'top5': 'Top-5 accuracy',
   'loss': 'Cross entropy',
 } | {
+  f'{attack.lower()}_accuracy': f'Top-1 accuracy left after {attack}'
+  for attack in ('APGD-CE', 'APGD-DLR', 'APGD-T', 'FAB', 'FAB-T', 'Square')
+}
+# In the order of the table; other scores are only listed in full below it.
+NAMES = _CLASSIFICATION | {
   score + end: name + words
   for score, name in _SEGMENTATION.items()
   for end, words in _ENDS.items()
@@ -39,6 +43,7 @@ _NOTES = {
     ' label of each place in its training images.'
   ),
 }
+_NAMES_OF_ATTACKS = {'autoattack': 'AutoAttack'}
 _HEADLINES = ('accuracy', 'part_miou_known', 'object_miou')
 
 
@@ -96,8 +101,8 @@ def threat_model(attack: Mapping[str, Any] | None) -> str:
   """Returns an attack's config section as people write it."""
   if not attack or attack.get('name') in (None, 'none'):
     return 'clean'
-  words = [str(attack['name']).upper()]
-  norm = str(attack.get('norm', ''))
+  words = [_NAMES_OF_ATTACKS.get(attack['name'], str(attack['name']).upper())]
+  norm = str(attack.get('norm', '')).lower()
   if norm:
     words.append({'linf': 'L∞', 'l2': 'L2', 'l1': 'L1'}.get(norm, norm))
   if 'eps' in attack:
@@ -107,6 +112,9 @@ def threat_model(attack: Mapping[str, Any] | None) -> str:
     if 'step_size' in attack:
       steps += f' of {_length(attack["step_size"], norm)}'
     words.append(steps)
+  if 'version' in attack:
+    bound = attack['version'] in ('aa-2', 'custom')
+    words.append(attack['version'] + (', an upper bound' if bound else ''))
   return ', '.join([' '.join(words[:2]), *words[2:]])
 
 
@@ -116,13 +124,17 @@ def _threats(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
   sections = config['evals'] if config else {}
   for section in sections.values():
     default = 'clean' if section.get('name') == 'accuracy' else ''
-    prefix = section.get('prefix', default)
-    found[prefix] = threat_model(section.get('attack'))
+    prefix, attack = section.get('prefix', default), section.get('attack')
+    if section.get('name') == 'autoattack':
+      # Both as the evaluator has them where a section leaves them out.
+      attack = {'norm': 'linf', 'version': 'standard', **section}
+      prefix = prefix or f'{attack["version"]}_{attack["norm"].lower()}'
+    found[prefix] = threat_model(attack)
   yield from found.items()
 
 
 def _row(scores, split, start, score, name, threat):
-  masked = score not in ('accuracy', 'top5', 'loss')
+  masked = score not in _CLASSIFICATION
   images = scores.get(start + ('masked_examples' if masked else 'examples'))
   low, high = (scores.get(f'{start}{score}_{end}') for end in ('low', 'high'))
   return Row(

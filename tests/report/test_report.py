@@ -206,6 +206,32 @@ def test_threat_models_in_words():
   )
 
 
+def test_autoattack_stands_beside_the_clean_accuracy():
+  config = {'evals': {
+    'clean': {'name': 'accuracy'},
+    'autoattack': {'name': 'autoattack', 'eps': 4 / 255, 'norm': 'Linf'},
+    'quick': {'name': 'autoattack', 'eps': 0.5, 'norm': 'l2',
+              'version': 'aa-2'},
+  }}  # fmt: skip
+  found = {
+    'test/clean_accuracy': 0.9, 'test/standard_linf_accuracy': 0.5,
+    'test/standard_linf_apgd-ce_accuracy': 0.6,
+    'test/standard_linf_examples': 48, 'test/aa-2_l2_accuracy': 0.7,
+  }  # fmt: skip
+  rows = scores.table(found, config)
+  assert [(row.threat, row.name, row.value, row.images) for row in rows] == [
+    ('clean', 'Top-1 accuracy', '90.0%', ''),
+    ('AutoAttack L∞, ε = 4/255, standard', 'Top-1 accuracy', '50.0%', '48'),
+    ('AutoAttack L∞, ε = 4/255, standard',
+     'Top-1 accuracy left after APGD-CE', '60.0%', '48'),
+    ('AutoAttack L2, ε = 0.5, aa-2, an upper bound', 'Top-1 accuracy',
+     '70.0%', ''),
+  ]  # fmt: skip
+  assert [row.value for row in scores.headlines(rows)] == [
+    '90.0%', '50.0%', '70.0%'
+  ]  # fmt: skip
+
+
 def test_curves_skip_gaps_and_values_that_are_not_finite():
   rows = [
     {'step': 1, 'time': 0.0, 'train/loss': 1.0},
