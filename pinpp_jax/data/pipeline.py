@@ -55,10 +55,9 @@ def training(
   """Returns batches of random views, without end.
 
   Every epoch passes once through every example in a new order; a batch may
-  straddle two epochs. The order and the views depend on `seed` and
-  `process_count` alone, for any number of workers and threads. Each process
-  has its own share of the examples; if they do not divide evenly, the last
-  few (fewer than `process_count`) are never seen.
+  straddle two epochs. The order and the views depend on `seed` alone, for any
+  number of processes, workers and threads: each process makes its own rows of
+  the same global batches, and reads nothing else.
 
   Args:
     source: If several, an epoch passes through all of them, mixed.
@@ -82,7 +81,7 @@ def training(
       be read.
   """
   source = _one(source)
-  _check(source, image_size, cell, grid_offset, process_count)
+  _check(source, image_size, cell, grid_offset)
   size = _share(batch_size, process_count)
   view = RandomView(
     source=source,
@@ -93,18 +92,17 @@ def training(
     cell=cell,
     grid_offset=grid_offset,
   )
-  even = len(source) // process_count * process_count
-  # Of its own, or two processes would draw the same crops at the same step.
-  own_seed = np.random.SeedSequence([seed, process_index]).generate_state(1)[0]
+  # The 0 was a process's number once: runs keep the order they had.
+  mixed = np.random.SeedSequence([seed, 0]).generate_state(1)[0]
   examples = (
     grain.MapDataset.range(len(source))
-    .slice(slice(process_index, even, process_count))
-    .seed(int(own_seed))
+    .seed(int(mixed))
     .shuffle()
     .repeat()
     .random_map(view)
   )
-  batches = examples.batch(size, drop_remainder=True)
+  mine = Rows(examples, batch_size, first=process_index * size, count=size)
+  batches = mine.batch(size, drop_remainder=True)
   return Batches(batches, workers=workers, threads=threads)
 
 
@@ -172,6 +170,38 @@ def example_id(file_name: str) -> int:
   if numbered:
     return int(numbered[1])
   return int.from_bytes(hashlib.sha256(file_name.encode()).digest()[:4], 'big')
+
+
+class Rows(grain.MapDataset):
+  """The same rows of every global batch, one process's share of them.
+
+  Args:
+    examples: Those of all processes, in the order of the global batches.
+    batch_size: Rows of a global batch.
+    first: First row of the share.
+    count: Number of rows of the share.
+  """
+
+  def __init__(
+    self,
+    examples: grain.MapDataset,
+    batch_size: int,
+    *,
+    first: int,
+    count: int,
+  ):
+    super().__init__(examples)
+    self._examples, self._batch_size = examples, batch_size
+    self._first, self._count = first, count
+
+  def __len__(self) -> int:
+    return len(self._examples) // self._batch_size * self._count
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return self.slice(index)
+    batch, row = divmod(index, self._count)
+    return self._examples[batch * self._batch_size + self._first + row]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -292,15 +322,11 @@ def _check(
   image_size: int,
   cell: int,
   grid_offset: int,
-  at_least: int = 1,
 ) -> None:
   images.check_size(image_size, cell)
   if not 0 <= grid_offset < cell:
     raise UserError(
       f'grid_offset={grid_offset} is not inside a cell of {cell} pixels.'
     )
-  if len(source) < at_least:
-    raise UserError(
-      f'A source of {len(source)} examples is too small for {at_least}'
-      ' processes.'
-    )
+  if not len(source):
+    raise UserError('A source of 0 examples makes no batches.')

@@ -206,36 +206,42 @@ class TestTrainingOrder:
     again = np.argsort(second['index'])[np.argsort(np.argsort(first['index']))]
     assert (first['image'] != second['image'][again]).any(axis=(1, 2, 3)).all()
 
-  @pytest.mark.parametrize('count', [2, 3, 4])
-  def test_processes_share_an_epoch(self, count):
-    source = Fake(14)
-    epoch = len(source) // count
+  @pytest.mark.parametrize('count', [2, 3, 6])
+  def test_the_global_batch_is_that_of_one_process(self, count):
+    source, fields = Fake(14), {'batch_size': 6}
     shares = [
-      indices(
-        training(
-          source, batch_size=count, process_index=i, process_count=count
-        ),
-        2 * epoch,
-      ).reshape(2, epoch)
+      take(training(source, process_index=i, process_count=count, **fields), 5)
       for i in range(count)
     ]
-    # Epochs end at the same step everywhere.
-    for first, second in shares:
-      assert sorted(first) == sorted(second)
-    together = np.concatenate([share[0] for share in shares])
-    assert len(set(together)) == len(together) == epoch * count
+    together = [
+      {k: np.concatenate([batch[k] for batch in parts]) for k in parts[0]}
+      for parts in zip(*shares, strict=True)
+    ]
+    assert_equal(together, take(training(source, **fields), 5))
 
-  def test_processes_draw_different_views(self):
+  def test_a_process_reads_its_own_rows_alone(self):
+    class Noted(Fake):
+      read = ()
+
+      def __getitem__(self, index):
+        self.read += (int(index),)
+        return super().__getitem__(index)
+
+    source = Noted(12)
+    batches = training(
+      source, process_index=1, process_count=2, threads=0, batch_size=4
+    )
+    seen = indices(batches, 6)
+    assert len(seen) == 12
+    assert sorted(source.read) == sorted(seen)
+
+  def test_rows_of_one_batch_have_different_views(self):
     class Same(Fake):
       def __getitem__(self, index):
         return super().__getitem__(0)
 
-    one, two = (
-      next(iter(training(Same(), process_index=i, process_count=2)))
-      for i in range(2)
-    )
-    assert len(one['image']) == 2
-    assert (one['image'] != two['image']).any()
+    image = next(iter(training(Same())))['image']
+    assert len(np.unique(image.reshape(4, -1), axis=0)) == 4
 
   def test_several_sources_are_mixed(self):
     seen = indices(training([Fake(5), Fake(7)], batch_size=12), 1)
@@ -317,6 +323,17 @@ class TestResuming:
     ocp.load_checkpointables(tmp_path / 'one', {'batches': again})
     assert_equal([next(again) for _ in range(3)], expected)
 
+  def test_another_number_of_processes_goes_on_with_the_same_batches(self):
+    whole = take(training(Fake(13)), 6)
+    state = {'next_batch': 3}
+    shares = []
+    for i in range(2):
+      batches = iter(training(Fake(13), process_index=i, process_count=2))
+      batches.set_state(state)
+      shares.append([next(batches)['index'] for _ in range(3)])
+    for one, other, both in zip(*shares, whole[3:], strict=True):
+      np.testing.assert_array_equal(np.concatenate([one, other]), both['index'])
+
   def test_closing_ends_it(self):
     batches = iter(training(Fake()))
     next(batches)
@@ -381,11 +398,10 @@ class TestMistakes:
     with pytest.raises(UserError, match=message):
       make(Fake(), **fields)
 
-  def test_empty_and_tiny_sources(self):
+  @pytest.mark.parametrize('make', [training, evaluation])
+  def test_empty_sources(self, make):
     with pytest.raises(UserError, match='0 examples'):
-      evaluation(Fake(0))
-    with pytest.raises(UserError, match='3 examples.*4 processes'):
-      training(Fake(3), process_count=4)
+      make(Fake(0))
 
 
 def test_pictures_are_not_mirrored_in_evaluation():
