@@ -29,7 +29,9 @@ class Part:
   """One part of one class.
 
   `parent` holds the full names of the parts that contain it directly, `count`
-  the number of its annotations in the data set the table came with.
+  the number of its annotations in the data set the table came with, and
+  `category_id` is its number in the release's file of its class, by which
+  stored annotations name it; None in a table that knows none.
   """
 
   global_id: int
@@ -40,6 +42,7 @@ class Part:
   local_index: int
   parent: tuple[str, ...] = ()
   count: int = 0
+  category_id: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,8 +212,28 @@ def class_parts(record: ClassRecord, first: int) -> tuple[Part, ...]:
       local_index=i + 1,
       parent=tuple(record.part_names[p - 1] for p in record.parents[i]),
       count=int(counts[i]),
+      category_id=record.category_ids[i],
     )
     for i, name in enumerate(record.part_names)
+  )
+
+
+def class_record(table: LabelTable, wnid: str) -> ClassRecord:
+  """Returns a class as painting needs it: its parts, but no images.
+
+  Raises:
+    UserError: the table has no such class.
+  """
+  parts = table.of_class(wnid)
+  local = {part.name: part.local_index for part in parts}
+  return ClassRecord(
+    wnid=wnid,
+    object_name=table.object_names[table.class_index(wnid)],
+    part_names=tuple(local),
+    generic_names=tuple(part.generic_name for part in parts),
+    category_ids=tuple(part.category_id for part in parts),
+    parents=tuple(tuple(local[n] for n in part.parent) for part in parts),
+    images=(),
   )
 
 

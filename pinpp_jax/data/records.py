@@ -50,13 +50,15 @@ class ImageRecord:
 class ClassRecord:
   """One class: its parts in the order of the file, and its images.
 
-  `parents[i]` are the local indices of the parts that contain part i + 1.
+  `category_ids[i]` is the id of part i + 1 in the class's file, None if that is
+  not known; `parents[i]` are the local indices of the parts that contain it.
   """
 
   wnid: str
   object_name: str
   part_names: tuple[str, ...]
   generic_names: tuple[str, ...]
+  category_ids: tuple[int | None, ...]
   parents: tuple[tuple[int, ...], ...]
   images: tuple[ImageRecord, ...]
 

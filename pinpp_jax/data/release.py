@@ -69,6 +69,8 @@ class Release:
       object_name=object_name,
       part_names=part_names,
       generic_names=generic,
+      # In the order of their local indices.
+      category_ids=tuple(local),
       parents=self._parents(wnid, part_names, generic),
       images=self._images(lists, local, place),
     )

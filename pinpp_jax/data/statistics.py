@@ -3,7 +3,7 @@
 A release and the data set that is built from it give the same numbers.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import functools
 
@@ -12,11 +12,11 @@ from pycocotools import mask as coco
 import tensorflow_datasets as tfds
 
 from pinpp_jax.data import (
+  annotated,
   concepts,
   labels,
   locate,
   masks,
-  segmentation,
   sources,
 )
 from pinpp_jax.data.findings import Findings
@@ -219,27 +219,10 @@ def _recorded(source: sources.Recorded, index: int) -> Image:
     empty = np.zeros((1, 1), np.uint8)
     return _image(example['wnid'], empty, count, [])
   painted = masks.decode(example['part_mask'])
-  areas = [
-    area(annotation, *painted.shape)
-    for annotation in _annotations(source.annotations(index), painted.shape)
-  ]
+  record = labels.class_record(table, example['wnid'])
+  drawn = annotated.regions(source.annotations(index), record, *painted.shape)
+  areas = [area(annotation, *painted.shape) for annotation in drawn]
   return _image(example['wnid'], painted, count, areas)
-
-
-def _annotations(
-  entries: Sequence[dict], shape: tuple[int, ...]
-) -> Iterator[Annotation]:
-  """Yields the stored COCO entries as regions; which part they are is lost."""
-  ignore = lambda *_: None
-  for entry in entries:
-    polygons, rle = segmentation.read(
-      entry['segmentation'],
-      height=shape[0],
-      width=shape[1],
-      note=ignore,
-      bad=ignore,
-    )
-    yield Annotation(id=0, part=0, polygons=polygons, rle=rle, entry=entry)
 
 
 def _image(

@@ -40,6 +40,7 @@ def scene(annotations, parents, width=24, height=20):
     object_name='thing',
     part_names=names,
     generic_names=names,
+    category_ids=tuple(range(len(names))),
     parents=tuple(parents),
     images=(image,),
   )
