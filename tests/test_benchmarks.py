@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
     ('segmenter', 'class known, 3,308 parts against class known, 30 parts:'),
     ('autoattack', 'standard'),
     ('row_sums', 'one axis:'),
+    ('viewer', 'first page'),
   ],
 )
 def test_quick_form(name, line):

@@ -18,7 +18,7 @@ def polygons(mask: np.ndarray) -> list[list[float]]:
   Returns:
     One outline per 8-connected region; none for an empty mask.
   """
-  outlines, holes = _loops(np.asarray(mask, dtype=bool))
+  outlines, holes = loops(np.asarray(mask, dtype=bool))
   # A slit runs left from a hole's leftmost edge: what it meets is an outline
   # or a hole further left, which has been joined already.
   for hole in sorted(holes, key=min):
@@ -26,7 +26,7 @@ def polygons(mask: np.ndarray) -> list[list[float]]:
   return [_flat(outline) for outline in outlines]
 
 
-def _loops(mask: np.ndarray) -> tuple[list[list[Corner]], list[list[Corner]]]:
+def loops(mask: np.ndarray) -> tuple[list[list[Corner]], list[list[Corner]]]:
   """Closed walks along the mask's edge in unit steps: outlines and holes.
 
   The mask lies to the right of every step (y points down), so outlines run

@@ -26,7 +26,8 @@ class Release:
   """A folder in the layout of the release.
 
   `wnids` are the classes in sorted order; `load` reads one of them. Only one
-  class is held in memory at a time.
+  class is held in memory at a time. `discarded` are the names of discarded
+  images, as far as they can be read.
 
   Raises:
     UserError: the folder, `json/` or an index file is missing or broken.
@@ -37,7 +38,7 @@ class Release:
     self.findings = findings
     self.wnids = _wnids(self.folder, findings)
     self._names = self._category_names()
-    self._discarded = self._discarded_names()
+    self.discarded = self._discarded_names()
     for path in sorted((self.folder / 'including').glob('[!.]*')):
       if path.stem not in self.wnids:
         place = Place(text=f'including/{path.name}')
@@ -221,7 +222,7 @@ class Release:
       if number in heads or name in seen:
         self.findings.bad('second image with the same id or name', here)
         continue
-      if name in self._discarded:
+      if name in self.discarded:
         self.findings.warn('annotated image listed as discarded', here)
       heads[number] = head
       seen.add(name)

@@ -14,6 +14,7 @@ TOOLS = {
   'overview': 'write one page over several runs',
   'parity': 'compare with numbers recorded from the PyTorch reference',
   'stats': 'count classes, parts and masks, as tables and drawings',
+  'view': 'show images and their parts as a local web page, or publish it',
 }
 
 

@@ -1,0 +1,144 @@
+"""The viewer's first page on a large data set: seconds, memory, records read.
+
+  python -m benchmarks.viewer
+  python -m benchmarks.viewer --quick
+
+The images of `pinpp_mini`, repeated under names of their own, are written as a
+set of pseudo labels and served by `pinpp view` in a process of its own. Timed
+is the first visit: the page, its list of images, and every picture on it.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+import numpy as np
+
+from pinpp_jax.data import mini, pseudo
+from pinpp_jax.data.pseudo import Draft
+from pinpp_jax.data.sources import Recorded
+from pinpp_jax.tools import build
+
+_SHARD = 5_000
+
+
+def repeated(folder: pathlib.Path, number: int) -> pathlib.Path:
+  """Writes a set of `number` records and returns its version's folder."""
+  manual = folder / 'downloads' / 'manual' / 'pinpp_mini'
+  manual.parent.mkdir(parents=True)
+  mini.render(manual, annotated=4, unannotated=0, validation=0)
+  build.build('pinpp_mini', folder)
+  source = Recorded(dataset='pinpp_mini', data_dir=str(folder), split='train')
+  examples = [dict(source[i]) for i in range(len(source))]
+  shards = -(-number // _SHARD)
+  draft = Draft(
+    output=folder / pseudo.NAME / pseudo.RELEASE,
+    labels=source.labels,
+    shards=shards,
+  )
+  draft.begin({'made': 'by repetition'})
+  endless = itertools.cycle(examples)
+  for shard in range(shards):
+    places = range(shard * _SHARD, min((shard + 1) * _SHARD, number))
+    rows = [_record(next(endless), i, source) for i in places]
+    draft.write(shard, rows)
+  draft.publish()
+  return draft.output
+
+
+def _record(example: dict, place: int, source: Recorded) -> dict:
+  wnid = example['wnid']
+  parts = len(source.labels.of_class(wnid))
+  return example | {
+    'file_name': f'{wnid}/{wnid}_{100_000 + place}.JPEG',
+    'source': 'pseudo',
+    'annotations': '[]',
+    'confidence': place % 1000 / 1000,
+    'part_confidence': np.full(parts, 0.5, np.float32),
+  }
+
+
+def get(address: str) -> bytes:
+  """Returns what is at an address."""
+  with urllib.request.urlopen(address) as answer:
+    return answer.read()
+
+
+def visit(address: str) -> tuple[float, int]:
+  """Returns the seconds of a first visit, and how many images it showed."""
+  start = time.perf_counter()
+  get(address)
+  rows = json.loads(get(f'{address}api/images'))['rows']
+  for row in rows:
+    get(f'{address}thumbnail/{row["id"]}')
+    get(f'{address}parts/{row["id"]}')
+  return time.perf_counter() - start, len(rows)
+
+
+def memory(process: subprocess.Popen) -> float:
+  """Returns the largest memory that a process has held, in MB (Linux)."""
+  status = pathlib.Path(f'/proc/{process.pid}/status').read_text()
+  lines = dict(line.split(':', 1) for line in status.splitlines())
+  return int(lines['VmHWM'].split()[0]) / 1000
+
+
+def main() -> None:
+  """Prints one line per measurement."""
+  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
+  parser.add_argument('--records', type=int, default=100_000)
+  parser.add_argument('--quick', action='store_true', help='a tiny run')
+  options = parser.parse_args()
+  number = 200 if options.quick else options.records
+  with tempfile.TemporaryDirectory() as name:
+    folder = repeated(pathlib.Path(name), number)
+    words = [sys.executable, '-m', 'pinpp_jax.tools.view', str(folder)]
+    start = time.perf_counter()
+    process = subprocess.Popen(
+      [*words, '--port=0'],
+      stdout=subprocess.PIPE,
+      text=True,
+      env=_environment(name),
+    )
+    try:
+      assert process.stdout is not None
+      process.stdout.readline()
+      address = process.stdout.readline().split()[0]
+      print(f'{number:,} records')
+      print(f'start of the program   {time.perf_counter() - start:8.2f} s')
+      seconds, images = visit(address)
+      print(f'first page             {seconds:8.2f} s, {images} images')
+      print(f'largest memory         {memory(process):8.0f} MB')
+      seconds = _details(address)
+      print(f'details of all images  {seconds:8.1f} s, once')
+      start = time.perf_counter()
+      get(f'{address}api/images?low=0.5&order=confidence')
+      print(f'filter and order       {time.perf_counter() - start:8.2f} s')
+      print(f'largest memory         {memory(process):8.0f} MB')
+    finally:
+      process.terminate()
+      process.wait()
+
+
+def _environment(folder: str) -> dict[str, str]:
+  return dict(os.environ) | {'XDG_CACHE_HOME': folder, 'JAX_PLATFORMS': 'cpu'}
+
+
+def _details(address: str) -> float:
+  """Returns how long it takes until every image can be filtered by part."""
+  start = time.perf_counter()
+  while True:
+    found = json.loads(get(f'{address}api/images?low=0.5&count=1'))
+    if found['done'] == found['images']:
+      return time.perf_counter() - start
+    time.sleep(0.2)
+
+
+if __name__ == '__main__':
+  main()
