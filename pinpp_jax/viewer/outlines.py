@@ -63,7 +63,7 @@ def _walk(loop: Sequence[tuple[int, int]]) -> str:
   return ''.join(words) + 'z'
 
 
-def of_annotation(annotation: Annotation, shape: tuple[int, int]) -> Region:
+def of_annotation(annotation: Annotation, shape: tuple[int, ...]) -> Region:
   """Returns an annotation's outline as it is stored, and its pixels."""
   pixels = masks.rasterise(annotation, *shape)
   path = ''.join(_polygon(polygon) for polygon in annotation.polygons)

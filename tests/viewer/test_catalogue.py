@@ -110,7 +110,9 @@ def test_a_release_shows_what_its_build_shows(built_set, released):
       == released.splits[released.rows.split[j]]
     )
     ours, theirs = built_set.regions(i), released.regions(j)
-    assert [(r.part, r.path) for r in ours] == [(r.part, r.path) for r in theirs]
+    assert [(r.part, r.path) for r in ours] == [
+      (r.part, r.path) for r in theirs
+    ]
 
 
 def test_discarded_images_are_shown_without_parts(released, release):
