@@ -1,5 +1,6 @@
-"""What a compiled call needs, by XLA's own plan."""
+"""What calls need: by XLA's own plan, and as the machine sees it."""
 
+import pathlib
 from typing import Any
 
 import jax
@@ -16,3 +17,24 @@ def mebibytes(compiled: jax.stages.Compiled) -> float:
     - plan.alias_size_in_bytes
   )
   return size / 2**20
+
+
+def resident() -> float:
+  """Returns the MiB that this process holds in main memory."""
+  return _status('VmRSS')
+
+
+def forget_peak() -> None:
+  """Lets `resident_peak` begin anew. Linux alone."""
+  pathlib.Path('/proc/self/clear_refs').write_text('5')
+
+
+def resident_peak() -> float:
+  """Returns the most MiB that this process held since `forget_peak`."""
+  return _status('VmHWM')
+
+
+def _status(field: str) -> float:
+  lines = pathlib.Path('/proc/self/status').read_text().splitlines()
+  values = dict(line.split(':', 1) for line in lines if ':' in line)
+  return int(values[field].split()[0]) / 2**10

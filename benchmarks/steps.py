@@ -16,29 +16,35 @@ class Steps:
     recipe: What the step holds fixed.
     batches: Endless, on the device.
     image_size: Side of their images.
+    variables: First weights and statistics; fresh ones if None.
   """
 
   def __init__(
-    self, recipe: step.Recipe, batches: Iterator[Any], image_size: int
+    self,
+    recipe: step.Recipe,
+    batches: Iterator[Any],
+    image_size: int,
+    variables: Any = None,
   ):
-    self._recipe, self._batches = recipe, batches
-    self._key = jax.random.key(0)
-    variables = jax.jit(
-      functools.partial(state.initial_variables, recipe.model, image_size)
-    )(state.key(0))
-    self._state = jax.jit(functools.partial(state.create, tx=recipe.tx))(
+    self.recipe, self._batches = recipe, batches
+    self.key = jax.random.key(0)
+    if variables is None:
+      variables = jax.jit(
+        functools.partial(state.initial_variables, recipe.model, image_size)
+      )(state.key(0))
+    self.state = jax.jit(functools.partial(state.create, tx=recipe.tx))(
       variables
     )
 
   def __call__(self) -> dict[str, jax.Array]:
     """Returns the step's metrics, to be waited for."""
-    self._state, values = step.train_step(
-      self._state, next(self._batches), self._key, recipe=self._recipe
+    self.state, values = step.train_step(
+      self.state, next(self._batches), self.key, recipe=self.recipe
     )
     return values
 
   def compiled(self) -> jax.stages.Compiled:
     """Returns the compiled step."""
     return step.train_step.lower(
-      self._state, next(self._batches), self._key, recipe=self._recipe
+      self.state, next(self._batches), self.key, recipe=self.recipe
     ).compile()

@@ -56,11 +56,11 @@ def recipe(options: argparse.Namespace, parts: bool, robust: bool):
   )
 
 
-def batches(options: argparse.Namespace):
-  """Returns an endless iterator over eight random batches on the device."""
+def random_batches(options: argparse.Namespace) -> list[dict[str, np.ndarray]]:
+  """Returns eight random batches."""
   rng = np.random.default_rng(0)
   size, side = options.batch, options.size
-  made = [
+  return [
     {
       'image': rng.integers(0, 256, (size, side, side, 3), np.uint8),
       'label': rng.integers(0, CLASSES, size, np.int32),
@@ -72,7 +72,11 @@ def batches(options: argparse.Namespace):
     }
     for _ in range(8)
   ]
-  return itertools.cycle(jax.device_put(made))
+
+
+def batches(options: argparse.Namespace):
+  """Returns an endless iterator over eight random batches on the device."""
+  return itertools.cycle(jax.device_put(random_batches(options)))
 
 
 def main() -> None:

@@ -47,10 +47,7 @@ def train_step(
   state: TrainState, batch: Any, key: jax.Array, *, recipe: Recipe
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """Takes one step; returns the new state and scalars to log."""
-  # The step alone decides its randomness, so a resumed run replays it.
-  augment_key, attack_key, model_key = jax.random.split(
-    jax.random.fold_in(key, state.step), 3
-  )
+  augment_key, attack_key, model_key = keys(key, state.step)
   batch = recipe.augment(augment_key, batch)
   if recipe.attack is not None:
     batch = batch | {'image': perturb(state, batch, attack_key, recipe)}
@@ -77,6 +74,19 @@ def train_step(
   return state, metrics
 
 
+def keys(key: jax.Array, step: jax.Array | int) -> jax.Array:
+  """Returns a step's keys: of the augmentation, the attack and the network.
+
+  The step alone decides its randomness, so a resumed run replays it.
+  """
+  return jax.random.split(jax.random.fold_in(key, step), 3)
+
+
+def image_keys(key: jax.Array, ids: jax.Array) -> jax.Array:
+  """Returns the key of each image, (B,), from those of a step and the ids."""
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
+
+
 def perturb(
   state: TrainState, batch: Any, key: jax.Array, recipe: Recipe
 ) -> jax.Array:
@@ -93,5 +103,5 @@ def perturb(
     recipe.attack,
     step_size=recipe.attack.step_size * recipe.attack_ramp(state.step),
   )
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['id'])
-  return attack(keys, predict, batch['image'], batch['label'])
+  own = image_keys(key, batch['id'])
+  return attack(own, predict, batch['image'], batch['label'])

@@ -20,12 +20,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
     ('autoattack', 'standard'),
     ('row_sums', 'one axis:'),
     ('viewer', 'first page'),
+    ('race', 'compiled after warm-up: 0'),
   ],
 )
 def test_quick_form(name, line):
-  if name == 'autoattack':
-    for opponent in ('torch', 'pyautoattack'):
-      pytest.importorskip(opponent)
+  opponents = {'autoattack': ('torch', 'pyautoattack'), 'race': ('torch',)}
+  for opponent in opponents.get(name, ()):
+    pytest.importorskip(opponent)
   done = subprocess.run(
     [sys.executable, '-m', f'benchmarks.{name}', '--quick'],
     cwd=ROOT,

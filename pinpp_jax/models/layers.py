@@ -160,8 +160,9 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
   )
 
 
-# Largest image, in pixels a side, that `convolve` rewrites.
-SMALL = 7
+# Largest result of a 3x3 convolution, in pixels a side, that `convolve` gets by
+# one matrix product, by stride.
+SMALL = {1: 7, 2: 14}
 
 
 def fast_on_cpu() -> bool:
@@ -172,12 +173,14 @@ def fast_on_cpu() -> bool:
   return jax.default_backend() == 'cpu'
 
 
-def _shifted(x: jax.Array, size: int, padding: int) -> list[jax.Array]:
+def _shifted(
+  x: jax.Array, size: int, stride: int, padding: int
+) -> list[jax.Array]:
   """Returns the input seen by each of size * size kernel taps, row by row."""
   x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
   height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
   return [
-    x[:, i : i + height, j : j + width]
+    x[:, i : i + height : stride, j : j + width : stride]
     for i in range(size)
     for j in range(size)
   ]
@@ -203,21 +206,14 @@ def convolve(
     padding: Zeros added on every side.
     dilation: Distance of the kernel's taps in the input.
     depthwise: Whether each channel has its own filter.
-    rewrite: Compute 3x3 convolutions of small images at stride 1 as one
-      matrix product. Same result up to rounding.
+    rewrite: Say the same in a form that XLA's CPU compiler makes fast code of,
+      if there is one. Same result up to rounding.
   """
   size = kernel.shape[0]
-  rewrite = rewrite and dilation == 1
-  small = (size, stride) == (3, 1) and max(x.shape[1:3]) <= SMALL
-  if rewrite and small and not depthwise:
-    # XLA's CPU convolution is slow on few pixels: a third to a half of the time
-    # of a narrow ResNet-18 at 64 px. Matrix products for 1x1, shifted adds for
-    # depthwise and this form at stride 2 gained nothing there.
-    taps = jnp.concatenate(_shifted(x, size, padding), -1)
-    return taps @ kernel.reshape(-1, kernel.shape[-1])
-  even = x.shape[1] % 2 == x.shape[2] % 2 == 0
-  if rewrite and (size, stride, padding) == (7, 2, 3) and even:
-    return _stem(x, kernel)
+  if rewrite and dilation == 1:
+    form = _fast_form(x.shape, size, stride, padding, depthwise)
+    if form is not None:
+      return form(x, kernel, stride, padding)
   return jax.lax.conv_general_dilated(
     x,
     kernel,
@@ -227,6 +223,41 @@ def convolve(
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     feature_group_count=x.shape[-1] if depthwise else 1,
   )
+
+
+def _fast_form(shape, size, stride, padding, depthwise):
+  """Returns a function that convolves an array of this shape, or None.
+
+  What each form gains is measured by benchmarks/cpu_layers.py.
+  """
+  if depthwise:
+    return _shift_and_add if (size, stride, padding) == (3, 1, 1) else None
+  if (size, padding) == (1, 0):
+    return _pointwise
+  if (size, padding) == (3, 1) and stride in SMALL:
+    small = max(shape[1:3]) <= stride * SMALL[stride]
+    return _one_product if small else None
+  even = shape[1] % 2 == shape[2] % 2 == 0
+  stem = (size, stride, padding) == (7, 2, 3) and even
+  return (lambda x, kernel, *_: _stem(x, kernel)) if stem else None
+
+
+def _pointwise(x, kernel, stride, padding):
+  del padding
+  return x[:, ::stride, ::stride] @ kernel[0, 0]
+
+
+def _shift_and_add(x, kernel, stride, padding):
+  size = kernel.shape[0]
+  taps = _shifted(x, size, stride, padding)
+  filters = kernel.reshape(size * size, 1, 1, 1, -1)
+  products = [filters[i] * tap for i, tap in enumerate(taps)]
+  return functools.reduce(jnp.add, products)
+
+
+def _one_product(x, kernel, stride, padding):
+  taps = jnp.concatenate(_shifted(x, kernel.shape[0], stride, padding), -1)
+  return taps @ kernel.reshape(-1, kernel.shape[-1])
 
 
 @jax.custom_jvp
