@@ -19,6 +19,9 @@ import torch
 from benchmarks import race_sides, torch_steps
 from pinpp_jax.models import layers
 
+# What is counted, by the rank of its result: convolutions and linear layers.
+PRODUCTS = {'conv_general_dilated': 4, 'dot_general': 2}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
@@ -56,7 +59,9 @@ def forward(model: Any, size: int, parts: bool) -> tuple[Work, Work]:
   products = [
     _product(equation)
     for equation in found.jaxpr.eqns
-    if equation.primitive.name in ('conv_general_dilated', 'dot_general')
+    if equation.primitive.name in PRODUCTS
+    # The others interpolate.
+    and equation.outvars[0].aval.ndim == PRODUCTS[equation.primitive.name]
   ]
   return sum(products, Work(flops=0, values=0)), products[0]
 

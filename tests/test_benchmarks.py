@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
   [
     ('parts_loss', 'x as fast and needs'),
     ('cpu_layers', 'x as fast'),
+    ('cpu_convolutions', 'pointwise'),
     ('train_step', 'adversarial / clean:'),
     ('segmenter', 'class known, 3,308 parts against class known, 30 parts:'),
     ('autoattack', 'standard'),

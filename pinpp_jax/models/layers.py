@@ -211,7 +211,7 @@ def convolve(
   """
   size = kernel.shape[0]
   if rewrite and dilation == 1:
-    form = _fast_form(x.shape, size, stride, padding, depthwise)
+    form = fast_form(x.shape, size, stride, padding, depthwise)
     if form is not None:
       return form(x, kernel, stride, padding)
   return jax.lax.conv_general_dilated(
@@ -225,10 +225,17 @@ def convolve(
   )
 
 
-def _fast_form(shape, size, stride, padding, depthwise):
-  """Returns a function that convolves an array of this shape, or None.
+def fast_form(
+  shape: tuple[int, ...],
+  size: int,
+  stride: int,
+  padding: int,
+  depthwise: bool,
+) -> Callable[..., jax.Array] | None:
+  """Returns what convolves fast on a CPU, (x, kernel, stride, padding) to y.
 
-  What each form gains is measured by benchmarks/cpu_layers.py.
+  Or None, where XLA's own convolution is no slower. What each form gains is
+  measured by benchmarks/cpu_convolutions.py.
   """
   if depthwise:
     return _shift_and_add if (size, stride, padding) == (3, 1, 1) else None
@@ -239,7 +246,12 @@ def _fast_form(shape, size, stride, padding, depthwise):
     return _one_product if small else None
   even = shape[1] % 2 == shape[2] % 2 == 0
   stem = (size, stride, padding) == (7, 2, 3) and even
-  return (lambda x, kernel, *_: _stem(x, kernel)) if stem else None
+  return _by_blocks if stem else None
+
+
+def _by_blocks(x, kernel, stride, padding):
+  del stride, padding
+  return _stem(x, kernel)
 
 
 def _pointwise(x, kernel, stride, padding):
