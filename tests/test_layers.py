@@ -14,6 +14,7 @@ OURS = {
   'attacks': {'errors', 'objectives'},
   'data': {'errors'},
   'evals': {'attacks', 'construct', 'data', 'errors', 'metrics'},
+  'exports': {'data', 'errors'},
   'labelling': {'data', 'errors', 'evals', 'report'},
   'models': {'errors'},
   'objectives': {'errors'},
@@ -22,6 +23,7 @@ OURS = {
 OTHERS = {
   'attacks': {'jax', 'numpy'},
   'evals': {'flax', 'jax', 'numpy'},
+  'exports': {'PIL', 'numpy', 'pyarrow', 'pycocotools'},
   'labelling': {'PIL', 'absl', 'jax', 'jinja2', 'numpy'},
   'models': {'absl', 'flax', 'jax', 'numpy', 'safetensors', 'torch'},
   'objectives': {'flax', 'jax'},

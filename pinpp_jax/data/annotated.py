@@ -5,7 +5,7 @@ sets with one label table appear as one, and a mask that a network drew appears
 as one region per part.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import io
 from typing import Any
@@ -40,6 +40,28 @@ class AnnotatedImage:
   regions: tuple[Annotation, ...]
 
 
+# Passes images on and shows how far they are: (images, how many, their split).
+Progress = Callable[
+  [Iterable[AnnotatedImage], int, str], Iterable[AnnotatedImage]
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Images:
+  """The images of a split, one set after another."""
+
+  split: str
+  sources: tuple[Recorded, ...]
+  progress: Progress = lambda images, count, split: images
+
+  def __len__(self) -> int:
+    return sum(map(len, self.sources))
+
+  def __iter__(self) -> Iterator[AnnotatedImage]:
+    images = (read(s, i) for s in self.sources for i in range(len(s)))
+    return iter(self.progress(images, len(self), self.split))
+
+
 class DataSet:
   """Built data sets seen as one.
 
@@ -68,28 +90,25 @@ class DataSet:
     self.splits = tuple(sorted(found, key=lambda name: (name != 'train', name)))
     self._sources = found
 
-  def chosen(self, splits: Iterable[str]) -> tuple[str, ...]:
-    """Returns some splits in their own order; all if none is named.
+  def images(
+    self, splits: Iterable[str] = (), progress: Progress | None = None
+  ) -> dict[str, Images]:
+    """Returns the images of some splits in the order of `splits`, or of all.
 
     Raises:
-      UserError: one does not exist.
+      UserError: a split does not exist.
     """
     wanted = set(splits) or set(self.splits)
     if unknown := sorted(wanted - set(self.splits)):
       raise UserError(
         f'{unknown[0]!r} is none of the splits {", ".join(self.splits)}.'
       )
-    return tuple(name for name in self.splits if name in wanted)
-
-  def count(self, split: str) -> int:
-    """Returns the number of images of a split."""
-    return sum(map(len, self._sources[split]))
-
-  def images(self, split: str) -> Iterator[AnnotatedImage]:
-    """Yields the images of a split, one set after another."""
-    for source in self._sources[split]:
-      for index in range(len(source)):
-        yield read(source, index)
+    more = {'progress': progress} if progress else {}
+    return {
+      name: Images(split=name, sources=tuple(self._sources[name]), **more)
+      for name in self.splits
+      if name in wanted
+    }
 
   @property
   def about(self) -> list[dict[str, str]]:

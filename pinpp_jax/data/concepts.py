@@ -9,6 +9,7 @@ plural), nor are sides ('left door' is not 'door'). Nothing is numbered by
 concepts; a part is told by its class and exact name.
 """
 
+from collections.abc import Iterable, Sequence
 import csv
 import dataclasses
 import functools
@@ -16,6 +17,7 @@ import importlib.resources
 
 from pinpp_jax.data.labels import LabelTable, Part
 from pinpp_jax.data.nesting import normal
+from pinpp_jax.data.records import Annotation
 
 REASONS = ('plural', 'spelling', 'typing error', 'punctuation', 'filler')
 
@@ -59,6 +61,21 @@ def of_part(part: Part) -> str:
   Without its class a mask of the whole object is no part any more.
   """
   return '' if whole(part) else concept(part.generic_name)
+
+
+def of_regions(
+  regions: Iterable[Annotation], parts: Sequence[Part]
+) -> dict[str, list[Annotation]]:
+  """Returns the regions of each concept of an image; those of '' have none.
+
+  Args:
+    regions: of the image.
+    parts: of its class, in the order of their local indices.
+  """
+  found: dict[str, list[Annotation]] = {}
+  for region in regions:
+    found.setdefault(of_part(parts[region.part - 1]), []).append(region)
+  return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
