@@ -1,6 +1,7 @@
 """The viewer's first page on a large data set: seconds, memory, records read.
 
   python -m benchmarks.viewer
+  python -m benchmarks.viewer --folder=FOLDER   # kept, and used again
   python -m benchmarks.viewer --quick
 
 The images of `pinpp_mini`, repeated under names of their own, are written as a
@@ -31,6 +32,9 @@ _SHARD = 5_000
 
 def repeated(folder: pathlib.Path, number: int) -> pathlib.Path:
   """Writes a set of `number` records and returns its version's folder."""
+  output = folder / pseudo.NAME / pseudo.RELEASE
+  if output.is_dir():
+    return output
   manual = folder / 'downloads' / 'manual' / 'pinpp_mini'
   manual.parent.mkdir(parents=True)
   mini.render(manual, annotated=4, unannotated=0, validation=0)
@@ -38,11 +42,7 @@ def repeated(folder: pathlib.Path, number: int) -> pathlib.Path:
   source = Recorded(dataset='pinpp_mini', data_dir=str(folder), split='train')
   examples = [dict(source[i]) for i in range(len(source))]
   shards = -(-number // _SHARD)
-  draft = Draft(
-    output=folder / pseudo.NAME / pseudo.RELEASE,
-    labels=source.labels,
-    shards=shards,
-  )
+  draft = Draft(output=output, labels=source.labels, shards=shards)
   draft.begin({'made': 'by repetition'})
   endless = itertools.cycle(examples)
   for shard in range(shards):
@@ -50,7 +50,7 @@ def repeated(folder: pathlib.Path, number: int) -> pathlib.Path:
     rows = [_record(next(endless), i, source) for i in places]
     draft.write(shard, rows)
   draft.publish()
-  return draft.output
+  return output
 
 
 def _record(example: dict, place: int, source: Recorded) -> dict:
@@ -93,11 +93,12 @@ def main() -> None:
   """Prints one line per measurement."""
   parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
   parser.add_argument('--records', type=int, default=100_000)
+  parser.add_argument('--folder', default='', help='for the records')
   parser.add_argument('--quick', action='store_true', help='a tiny run')
   options = parser.parse_args()
   number = 200 if options.quick else options.records
   with tempfile.TemporaryDirectory() as name:
-    folder = repeated(pathlib.Path(name), number)
+    folder = repeated(pathlib.Path(options.folder or name), number)
     words = [sys.executable, '-m', 'pinpp_jax.tools.view', str(folder)]
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -108,22 +109,26 @@ def main() -> None:
     )
     try:
       assert process.stdout is not None
-      process.stdout.readline()
+      images = process.stdout.readline().split(': ')[1].strip()
       address = process.stdout.readline().split()[0]
-      print(f'{number:,} records')
+      print(f'{images}, {os.getloadavg()[0]:.1f} processes at work')
       print(f'start of the program   {time.perf_counter() - start:8.2f} s')
-      seconds, images = visit(address)
-      print(f'first page             {seconds:8.2f} s, {images} images')
-      print(f'largest memory         {memory(process):8.0f} MB')
-      seconds = _details(address)
-      print(f'details of all images  {seconds:8.1f} s, once')
-      start = time.perf_counter()
-      get(f'{address}api/images?low=0.5&order=confidence')
-      print(f'filter and order       {time.perf_counter() - start:8.2f} s')
-      print(f'largest memory         {memory(process):8.0f} MB')
+      measure(address, process)
     finally:
       process.terminate()
       process.wait()
+
+
+def measure(address: str, process: subprocess.Popen) -> None:
+  """Prints what a first visit, and a first filter, take."""
+  seconds, images = visit(address)
+  print(f'first page             {seconds:8.2f} s, {images} images')
+  print(f'largest memory         {memory(process):8.0f} MB')
+  print(f'details of all images  {_details(address):8.1f} s, once')
+  start = time.perf_counter()
+  get(f'{address}api/images?low=0.5&order=confidence')
+  print(f'filter and order       {time.perf_counter() - start:8.2f} s')
+  print(f'largest memory         {memory(process):8.0f} MB')
 
 
 def _environment(folder: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pinpp_jax.data import colours, concepts
 from pinpp_jax.data.labels import Part
 from pinpp_jax.viewer import outlines
 from pinpp_jax.viewer import query as query_lib
+from pinpp_jax.viewer import rows as rows_lib
 from pinpp_jax.viewer.catalogue import Catalogue, Picture
 from pinpp_jax.viewer.query import Query
 from pinpp_jax.viewer.rows import SOURCES
@@ -222,6 +223,7 @@ def detail(catalogue: Catalogue, index: int) -> dict[str, Any]:
     'layers': layers,
     'grids': grids,
     'confidence': _number(picture.confidence),
+    'agreement': _number(rows_lib.agreement(picture.true, picture.predicted)),
     'guess': None if guess is None else int(guess),
     'parts': _amounts(catalogue, index, picture, regions),
   }

@@ -9,7 +9,7 @@ from PIL import Image
 from pinpp_jax.data import colours, images
 from pinpp_jax.viewer.catalogue import Picture
 
-SIDE = 320  # Pixels of the longer side, at most.
+SIDE = 240  # Pixels of the longer side, at most.
 _EDGE = 255  # Palette entry of the lines between parts.
 
 
@@ -29,9 +29,9 @@ def photograph(picture: Picture, name: str) -> bytes:
   if picture.image is None:
     image = Image.new('RGB', size(picture.shape), (214, 218, 223))
   else:
-    image = images.decode(picture.image, name)
-    small = size((image.height, image.width))
-    image = image.resize(small, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    small = size(picture.shape)
+    image = images.decode(picture.image, name, small)
+    image = image.resize(small, Image.Resampling.BICUBIC)
   buffer = io.BytesIO()
   image.save(buffer, 'JPEG', quality=85)
   return buffer.getvalue()
@@ -62,7 +62,7 @@ def parts(picture: Picture, wanted: Sequence[int] = ()) -> bytes:
   shown = Image.fromarray(cells)
   shown.putpalette(_palette())
   buffer = io.BytesIO()
-  shown.save(buffer, 'PNG', transparency=0)
+  shown.save(buffer, 'PNG', transparency=0, compress_level=1)
   return buffer.getvalue()
 
 
