@@ -57,6 +57,9 @@ def recipe(size: str) -> Any:
     eval_batch_size=512,
     workers=8,
     threads=2,
+    # Leave unreadable training images out, named and counted, instead of
+    # stopping: all are read once at the start.
+    skip_bad=False,
     # Repeat the annotated images of small classes.
     balance=False,
     # Shares of an image's area that a training view may have, and the chance
@@ -117,6 +120,9 @@ def recipe(size: str) -> Any:
   # When no step ends for so long, the log says where every thread is; 0 is
   # never.
   config.stall_minutes = 30.0
+  # First and last of the steps to profile, (10, 20), into <workdir>/profile;
+  # () is none.
+  config.profile = ()
   shrink(config, size)
   return config
 

@@ -1,5 +1,9 @@
 """What happens to a run from outside, and from numbers that are not finite."""
 
+from collections.abc import Iterator
+import contextlib
+import errno
+import os
 import signal
 import sys
 import threading
@@ -62,9 +66,9 @@ class Watch:
   def __init__(self, source: Any, checkpoints: Any):
     self._source = source
     self._checkpoints = checkpoints
-    self._pending: tuple[int, np.ndarray, Any] | None = None
+    self._pending: tuple[int, jax.Array, Any] | None = None
 
-  def __call__(self, step: int, index: np.ndarray, values: Any) -> None:
+  def __call__(self, step: int, index: jax.Array, values: Any) -> None:
     """Checks the step before and keeps this one's numbers for the next call."""
     self.wait()
     self._pending = (step, index, (values['loss'], values['grad_norm']))
@@ -82,7 +86,9 @@ class Watch:
     loss, grad_norm = (float(x) for x in jax.device_get(numbers))
     if np.isfinite(loss) and np.isfinite(grad_norm):
       return
-    names = ', '.join(self._source.file_name(int(i)) for i in index)
+    # Those of this process; every process names its own.
+    here = np.concatenate([shard.data for shard in index.addressable_shards])
+    names = ', '.join(map(self._source.file_name, dict.fromkeys(here.tolist())))
     saved = self._checkpoints.step
     raise UserError(
       f'Step {step} is not finite: loss {loss}, gradient norm {grad_norm}.'
@@ -94,6 +100,46 @@ class Watch:
       )
       + ' Lower optim.learning_rate, or look at these images.'
     )
+
+
+@contextlib.contextmanager
+def in_words() -> Iterator[None]:
+  """Turns what a full disk or a lost process raises into a `UserError`.
+
+  Many libraries write and communicate here, and each wraps these errors in its
+  own; what they have in common is the text.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    said = str(error)
+    if any(reason in said for reason in _FULL):
+      raise UserError(
+        f'Nothing more can be written: {_line_with(_FULL, said)} Make room;'
+        ' what was saved before is whole, and the same command resumes there.'
+      ) from error
+    if jax.process_count() > 1 and any(reason in said for reason in _LOST):
+      raise UserError(
+        f'Another of the {jax.process_count()} processes is gone:'
+        f' {_line_with(_LOST, said)} Start all of them again: the same command'
+        ' resumes at the last checkpoint.'
+      ) from error
+    raise
+
+
+# No room, too large a file, quota exceeded: in the words of this system.
+_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)))
+# Of Gloo (CPU), NCCL (GPU), and JAX's coordination service.
+_LOST = ('Gloo', 'NCCL', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'heartbeat')
+
+
+def _line_with(reasons: tuple[str, ...], text: str) -> str:
+  """Returns the first line with one of the reasons, as a sentence."""
+  lines = text.splitlines()
+  line = next(x for x in lines if any(reason in x for reason in reasons))
+  return line.strip()[:300].rstrip('.') + '.'
 
 
 class Stall:

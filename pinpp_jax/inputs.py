@@ -1,6 +1,6 @@
 """From `config.data` to sources and batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import pathlib
 from typing import Any
 
@@ -10,7 +10,15 @@ import jax
 
 from pinpp_jax import data, sharding
 from pinpp_jax.construct import Config
-from pinpp_jax.data import balance, crops, imagenet, lists, pseudo, sources
+from pinpp_jax.data import (
+  balance,
+  crops,
+  imagenet,
+  lists,
+  pseudo,
+  readable,
+  sources,
+)
 from pinpp_jax.data.labels import LabelTable, class_only
 from pinpp_jax.errors import UserError
 from pinpp_jax.tools import build
@@ -52,7 +60,21 @@ def training_source(config: Config) -> sources.Source:
     'Training images: %s.',
     ', '.join(f'{len(source)} {what}' for what, source in joined.items()),
   )
-  return sources.Concatenated([s for s in joined.values() if len(s)])
+  source = sources.Concatenated([s for s in joined.values() if len(s)])
+  return _readable(source, config.threads) if config.skip_bad else source
+
+
+def _readable(source: sources.Source, threads: int) -> sources.Source:
+  """Returns the examples that can be read; names and counts the others."""
+  found, faults = readable.readable(source, threads)
+  for fault in faults:
+    logging.warning('Skipped: %s', fault)
+  logging.info(
+    'Skipped %d of %d training images that cannot be read.',
+    len(faults),
+    len(source),
+  )
+  return found
 
 
 def recorded(config: Config, split: str) -> sources.Recorded:
@@ -157,19 +179,28 @@ def steps_per_epoch(config: Config, source: sources.Source) -> int:
 
 
 def training(
-  config: Config, source: sources.Source, seed: int
+  config: Config,
+  source: sources.Source,
+  seed: int,
+  put: Callable[[Any], Any] = lambda batch: batch,
 ) -> grain.DatasetIterator:
-  """Returns an endless, checkpointable iterator of this process's batches."""
-  return iter(
-    data.training(
-      source,
-      batch_size=config.batch_size,
-      scale=config.scale,
-      flip=config.flip,
-      seed=seed,
-      **_common(config),
-    )
+  """Returns an endless, checkpointable iterator of this process's batches.
+
+  Args:
+    config: `config.data`.
+    source: The training images.
+    seed: Of order and views.
+    put: What becomes of each batch ahead of time: where it is put.
+  """
+  batches = data.training(
+    source,
+    batch_size=config.batch_size,
+    scale=config.scale,
+    flip=config.flip,
+    seed=seed,
+    **_common(config),
   )
+  return iter(batches.put_ahead(put))
 
 
 def evaluation(config: Config, source: sources.Source) -> Iterator[Any]:

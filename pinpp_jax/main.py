@@ -16,7 +16,7 @@ from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from pinpp_jax import evaluate, label, train
+from pinpp_jax import evaluate, faults, label, train
 from pinpp_jax.errors import UserError
 from pinpp_jax.tools import doctor_machine
 
@@ -33,6 +33,12 @@ _DEVICES = flags.DEFINE_integer(
 )
 _LOCAL_DEVICES = flags.DEFINE_integer(
   'local_devices', 0, 'Devices that each process must have; 0 is any.'
+)
+_COMPILATION_CACHE = flags.DEFINE_string(
+  'compilation_cache',
+  None,
+  'Folder of compiled programs, which later runs read; default is that of the'
+  ' environment variable JAX_COMPILATION_CACHE_DIR, else none.',
 )
 _STOPPED_STATUS = flags.DEFINE_integer(
   'stopped_status', 0, 'Exit status of a run that SIGTERM stopped half-way.'
@@ -55,7 +61,10 @@ def main(argv: list[str]) -> None:
       join_cluster()
     count_devices()
     warn_of_cpu()
-    finished = RUNS[config.run](config, workdir())
+    if _COMPILATION_CACHE.value:
+      jax.config.update('jax_compilation_cache_dir', _COMPILATION_CACHE.value)
+    with faults.in_words():
+      finished = RUNS[config.run](config, workdir())
   except UserError as error:
     fail(error)
   if not finished:
@@ -65,11 +74,13 @@ def main(argv: list[str]) -> None:
 def join_cluster() -> None:
   """Meets the other processes of the run.
 
+  One that is lost is missed after half a minute, and ends the others.
+
   Raises:
     UserError: If nothing says who they are.
   """
   try:
-    jax.distributed.initialize()
+    jax.distributed.initialize(heartbeat_timeout_seconds=30)
   except ValueError as error:
     raise UserError(
       '--config.distributed=True, but this process was not started as one of'

@@ -35,8 +35,10 @@ _FREE = (
   'log_steps',
   'checkpoint_steps',
   'stall_minutes',
+  'profile',
   'data.workers',
   'data.threads',
+  'data.skip_bad',
   'data.data_dir',
   'data.eval_batch_size',
   'data.labels',
@@ -89,12 +91,13 @@ def log_to(workdir: pathlib.Path) -> None:
   Processes other than 0 write `log.1.txt` and so on.
 
   Of other packages only warnings are logged: Orbax has twenty lines to say
-  about every checkpoint.
+  about every checkpoint. What comes with a traceback is left out too: Orbax
+  logs so, in each of its threads, what it raises as well.
   """
   logger = logging.get_absl_logger()
   logger.addFilter(
     lambda record: (
-      record.levelno >= python_logging.WARNING
+      (record.levelno >= python_logging.WARNING and not record.exc_info)
       or _HERE in pathlib.Path(record.pathname).parents
     )
   )
@@ -102,6 +105,8 @@ def log_to(workdir: pathlib.Path) -> None:
   name = f'log.{process}.txt' if process else 'log.txt'
   handler = python_logging.FileHandler(workdir / name)
   handler.setFormatter(logging.PythonFormatter())
+  # A full disk is said once, by what had to be written, not with every line.
+  handler.handleError = lambda record: None
   logger.addHandler(handler)
 
 

@@ -13,6 +13,7 @@ from pinpp_jax import (
   faults,
   inputs,
   metrics,
+  perf,
   recipe,
   rundir,
   sharding,
@@ -71,29 +72,35 @@ def train(
 
   with (
     contextlib.closing(
-      inputs.training(config.data, source, config.seed)
+      inputs.training(config.data, source, config.seed, put)
     ) as batches,
     checkpoint.Checkpoints(workdir) as checkpoints,
     checkpoint.Best(workdir) as best,
     faults.Stall(config.stall_minutes) as step_ended,
+    perf.Meter(
+      config.data.batch_size, config.profile, workdir / 'profile'
+    ) as meter,
+    contextlib.ExitStack() as stack,
   ):
     state = checkpoints.restore(state, batches)
     first = int(state.step) + 1
     if first > 1:
       logging.info('Resuming after step %d of %d.', first - 1, total_steps)
-    write = metrics.Writer(workdir, first - 1)
+    write = stack.enter_context(metrics.Writer(workdir, first - 1))
     progress = metrics.Progress(
       total_steps, config.data.batch_size, step=first - 1
     )
     watch = faults.Watch(source, checkpoints)
 
     for i in range(first, total_steps + 1):
-      batch = next(batches)
-      state, values = step.train_step(state, put(batch), key, recipe=fixed)
-      watch(i, batch['index'], values)
+      with meter.step(i):
+        batch = meter.wait(batches)
+        state, values = step.train_step(state, batch, key, recipe=fixed)
+        watch(i, batch['index'], values)
       step_ended()
       if i % config.log_steps == 0 or i == total_steps:
-        write(i, {f'train/{name}': value for name, value in values.items()})
+        logged = {f'train/{name}': value for name, value in values.items()}
+        write(i, logged | meter.read())
         logging.info('%s', progress(i, float(values['loss'])))
       if i % eval_steps == 0 or i == total_steps:
         watch.wait()

@@ -1,5 +1,6 @@
 """The command line: mistakes end in one line that says the way out."""
 
+import errno
 import functools
 import importlib
 import os
@@ -9,6 +10,8 @@ import sys
 import time
 
 from absl import logging
+import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 import pytest
 
@@ -223,13 +226,38 @@ class FakeCheckpoints:
 
 def test_a_number_that_is_not_finite_stops_the_run():
   watch = faults.Watch(FakeSource(), FakeCheckpoints())
-  watch(41, [1, 2], {'loss': 1.0, 'grad_norm': 2.0})
-  watch(42, [3, 4], {'loss': float('nan'), 'grad_norm': 2.0})
+  watch(41, jnp.array([1, 2]), {'loss': 1.0, 'grad_norm': 2.0})
+  watch(42, jnp.array([3, 4]), {'loss': float('nan'), 'grad_norm': 2.0})
   with pytest.raises(UserError) as error:
     watch.wait()
   for part in ('Step 42', 'n1/n1_3.JPEG, n1/n1_4.JPEG', 'step 40'):
     assert part in str(error.value)
   watch.wait()  # said once
+
+
+@pytest.mark.parametrize(
+  ('processes', 'error', 'words'),
+  [
+    (1, OSError(errno.ENOSPC, 'No space left on device', 'x'), 'written: '),
+    (1, ValueError('A: b\nOUT: Disk quota exceeded [code]'), ': OUT: Disk'),
+    (2, RuntimeError('[Gloo] Connection closed by peer'), 'of the 2 processes'),
+  ],
+)
+def test_a_full_disk_and_a_lost_process_in_words(
+  processes, error, words, monkeypatch
+):
+  monkeypatch.setattr(jax, 'process_count', lambda: processes)
+  with pytest.raises(UserError, match=words), faults.in_words():
+    raise error
+
+
+@pytest.mark.parametrize(
+  'error', [ValueError('shapes'), RuntimeError('[Gloo] x'), UserError('Gloo')]
+)
+def test_other_errors_stay_what_they_are(error):
+  with pytest.raises(type(error)) as raised, faults.in_words():
+    raise error
+  assert raised.value is error
 
 
 @pytest.mark.parametrize(

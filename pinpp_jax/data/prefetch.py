@@ -1,6 +1,6 @@
 """Makes batches ahead of time, in threads or in worker processes."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 import json
 import os
 import pathlib
@@ -13,6 +13,10 @@ import numpy as np
 
 Batch = dict[str, np.ndarray]
 
+# Batches on the device besides the one in use: the next is there when the step
+# ends, and one more hides a slow read. More would only take memory.
+AHEAD = 2
+
 
 class Batches(grain.IterDataset):
   """Batches made ahead of time in threads or worker processes.
@@ -21,11 +25,28 @@ class Batches(grain.IterDataset):
   checkpoint continues with any number of workers and threads.
   """
 
-  def __init__(self, batches: grain.MapDataset, *, workers: int, threads: int):
+  def __init__(
+    self,
+    batches: grain.MapDataset,
+    *,
+    workers: int,
+    threads: int,
+    put: Callable[[Batch], Any] | None = None,
+  ):
     super().__init__(batches)
     self._batches = batches
     self._workers = workers
     self._threads = threads
+    self._put = put
+
+  def put_ahead(self, put: Callable[[Batch], Any]) -> 'Batches':
+    """Returns batches that `put`, such as to a device, has been called on.
+
+    A thread does so ahead of time, to `AHEAD` batches that were not taken yet.
+    """
+    return Batches(
+      self._batches, workers=self._workers, threads=self._threads, put=put
+    )
 
   def __len__(self) -> int:
     """Number of batches; of training, a number beyond reach."""
@@ -41,12 +62,20 @@ class Batches(grain.IterDataset):
       num_threads=self._threads, prefetch_buffer_size=self._threads
     )
     ahead = rest.to_iter_dataset(options)
-    if not self._workers:
+    if self._workers:
+      ahead = self._in_workers(ahead)
+    if self._put is None:
       return ahead
+    return grain.experimental.ThreadPrefetchIterDataset(
+      ahead.map(self._put), prefetch_buffer_size=AHEAD
+    )
+
+  def _in_workers(self, batches: grain.IterDataset) -> grain.IterDataset:
+    """Returns the same batches, made in worker processes."""
     if not flags.FLAGS.is_parsed():
       # Grain's workers read a flag, which fails outside of absl's app.run.
       flags.FLAGS.mark_as_parsed()
-    return ahead.mp_prefetch(
+    return batches.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=self._workers),
       worker_init_fn=_leave_devices_alone,
     )

@@ -47,12 +47,26 @@ _ORDER = {
   'Parts and objects': 2,
   'Evaluation loss': 3,
   'Learning rate': 4,
+  'Images per second': 10,
+  'Seconds of a step': 11,
+  'Waiting for data': 12,
+  'Device memory, GiB': 13,
+}
+_PERF = {
+  'images_per_second': 'Images per second',
+  'step_seconds_p50': 'Seconds of a step',
+  'step_seconds_p90': 'Seconds of a step',
+  'step_seconds_p99': 'Seconds of a step',
+  'data_wait': 'Waiting for data',
+  'device_memory_gib': 'Device memory, GiB',
 }
 
 
 def _title(name: str) -> str:
   """Returns the drawing a metric belongs to, '' for none."""
   split, _, score = name.rpartition('/')
+  if split == 'perf':
+    return _PERF.get(score, '')
   if not split:
     return 'Learning rate' if score == 'learning_rate' else ''
   if score == 'learning_rate':
@@ -91,7 +105,7 @@ def _svg(
       )
     axes.set_xlabel('step')
     axes.margins(x=0.02)
-    if title in ('Accuracy', 'Parts and objects'):
+    if title in ('Accuracy', 'Parts and objects', 'Waiting for data'):
       axes.yaxis.set_major_formatter(PercentFormatter(1.0))
       axes.set_ylim(0, None)
     if len(names) > 1:

@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import time
 
 import built
 import grain
@@ -11,7 +12,7 @@ from PIL import Image
 import pytest
 
 from pinpp_jax import data
-from pinpp_jax.data import images
+from pinpp_jax.data import images, readable
 from pinpp_jax.errors import UserError
 
 LABELS = built.labels()
@@ -341,6 +342,51 @@ class TestResuming:
     batches.close()
     with pytest.raises(ValueError, match='closed'):
       next(batches)
+
+
+class TestAhead:
+  def test_the_state_counts_what_was_taken_not_what_was_put(self):
+    put = []
+
+    def note(batch):
+      put.append(batch['index'])
+      return batch['index'].sum()
+
+    expected = [b['index'] for b in itertools.islice(training(Fake()), 6)]
+    batches = iter(training(Fake()).put_ahead(note))
+    assert next(batches) == expected[0].sum()
+    deadline = time.monotonic() + 30
+    # One that was taken, two that wait, and one in the hand of the thread.
+    while len(put) < 4 and time.monotonic() < deadline:
+      time.sleep(0.01)
+    assert len(put) == 4
+    state = batches.get_state()
+    batches.close()
+    assert state == {'next_batch': 1}
+    again = iter(training(Fake()).put_ahead(note))
+    again.set_state(state)
+    assert [next(again) for _ in range(5)] == [e.sum() for e in expected[1:]]
+    again.close()
+
+  def test_a_mistake_arrives_where_the_batch_is_asked_for(self):
+    batches = iter(training(Fake(broken=7)).put_ahead(lambda batch: batch))
+    with pytest.raises(UserError, match='_7.JPEG'):
+      for _ in range(9):
+        next(batches)
+    batches.close()
+
+
+class TestReadable:
+  def test_what_cannot_be_read_is_left_out_and_named(self):
+    found, faults = readable.readable(Fake(broken=7), threads=2)
+    assert list(found.indices) == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert len(faults) == 1 and '_7.JPEG' in faults[0]
+    seen = [i for b in itertools.islice(training(found), 9) for i in b['index']]
+    assert sorted(seen) == sorted(4 * list(range(9)))
+
+  def test_all_of_a_whole_source(self):
+    found, faults = readable.readable(Fake(600), threads=2)
+    assert list(found.indices) == list(range(600)) and not faults
 
 
 class TestWorkers:

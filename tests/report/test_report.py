@@ -244,6 +244,17 @@ def test_curves_skip_gaps_and_values_that_are_not_finite():
   assert curves.draw([]) == []
 
 
+def test_curves_of_speed_come_last():
+  perf = {f'perf/step_seconds_p{q}': 0.1 for q in (50, 90, 99)}
+  perf |= {'perf/images_per_second': 9.0, 'perf/compilations': 4}
+  rows = [{'step': 1, 'train/loss': 1.0} | perf]
+  assert [c.title for c in curves.draw(rows)] == [
+    'Training loss',
+    'Images per second',
+    'Seconds of a step',
+  ]
+
+
 def test_overlay_paints_parts_in_the_colours_of_the_legend(labels):
   black = np.zeros((8, 8, 3), np.uint8)
   painted = pictures.overlay(black, np.array([[0, 1], [2, 3]]), labels)
