@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
     ('row_sums', 'one axis:'),
     ('viewer', 'first page'),
     ('race', 'compiled after warm-up: 0'),
+    ('input', 'images/s of a core'),
   ],
 )
 def test_quick_form(name, line):

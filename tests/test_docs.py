@@ -1,5 +1,6 @@
 """What the pages show runs."""
 
+import ast
 import os
 import pathlib
 import re
@@ -56,3 +57,23 @@ def test_commands_and_examples_of_the_export_page_run(
     assert found.returncode == 0, found.stderr
     *sizes, largest = map(int, found.stdout.split())
     assert sizes == [8, 3, 224, 224, 8, 224, 224, 8] and 0 < largest <= 47
+
+
+FAULTS = [
+  line.strip('| ').split(' | ')
+  for line in (ROOT / 'docs/reliability.md').read_text().splitlines()
+  if line.startswith('| ') and '`tests/' in line
+]
+
+
+@pytest.mark.parametrize('row', FAULTS, ids=lambda row: row[0])
+def test_every_fault_of_the_reliability_page_is_tested(row):
+  fault, produced, promised, tests = row
+  assert fault and produced and promised
+  named = re.findall(r'`(tests/[\w/]+\.py)::(\w+)`', tests)
+  assert named
+  for path, name in named:
+    tree = ast.parse((ROOT / path).read_text())
+    assert name in {
+      node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+    }
