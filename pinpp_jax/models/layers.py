@@ -55,8 +55,9 @@ def max_pool(x: jax.Array, *, rewrite: bool | None = None) -> jax.Array:
 
   Args:
     x: Input.
-    rewrite: Compute the gradient as nine masked copies, by default
-      `fast_on_cpu()`. Same result: the first of equal maxima gets all of it.
+    rewrite: Compute maxima of shifted copies and the gradient as nine masked
+      ones, by default `fast_on_cpu()`. Same result: the first of equal maxima
+      gets all of it.
   """
   rewrite = fast_on_cpu() if rewrite is None else rewrite
   return _pool_with_masks(x) if rewrite else _pool(x)
@@ -73,13 +74,23 @@ def _pool(x: jax.Array) -> jax.Array:
   )
 
 
-# XLA's CPU compiler makes a scalar loop of the gradient of `_pool`; what this
-# and the other rewrites gain is measured by benchmarks/cpu_layers.py.
-_pool_with_masks = jax.custom_vjp(_pool)
+@jax.custom_vjp
+def _pool_with_masks(x: jax.Array) -> jax.Array:
+  """Takes maxima of three rows, then of three columns.
+
+  XLA's CPU compiler makes scalar loops of `_pool` and its gradient; what this
+  and the other rewrites gain is measured by benchmarks/cpu_layers.py.
+  """
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+  rows, columns = x.shape[1] - 2, x.shape[2] - 2
+  tall = [x[:, i : i + rows : 2] for i in range(3)]
+  x = functools.reduce(jnp.maximum, tall)
+  wide = [x[:, :, j : j + columns : 2] for j in range(3)]
+  return functools.reduce(jnp.maximum, wide)
 
 
 def _pool_forward(x):
-  y = _pool(x)
+  y = _pool_with_masks(x)
   return y, (x, y)
 
 
@@ -275,18 +286,18 @@ def _one_product(x, kernel, stride, padding):
 @jax.custom_jvp
 def _stem(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """The 7x7 convolution at stride 2 that a ResNet begins with."""
-  return convolve(x, kernel, stride=2, padding=3)
+  return _on_blocks(x, kernel)
 
 
 @functools.partial(_stem.defjvp, symbolic_zeros=True)
 def _stem_derivative(primals, tangents):
-  """The gradient to the image goes through 2x2 blocks of pixels.
+  """Goes through 2x2 blocks of pixels, but for the gradient to the weights.
 
-  XLA's CPU convolution is slow at it (benchmarks/cpu_layers.py measures it);
-  for the weights it is the faster form.
+  XLA's CPU convolution is slow forward and at the gradient to the image
+  (benchmarks/cpu_layers.py measures it); for the weights it is the faster form.
   """
   x, kernel = primals
-  y = convolve(x, kernel, stride=2, padding=3)
+  y = _on_blocks(x, kernel)
   zero = jax.custom_derivatives.SymbolicZero
   slopes = []
   if not isinstance(tangents[0], zero):
