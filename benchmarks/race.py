@@ -5,6 +5,7 @@
   python -m benchmarks.race --batch=256 --dtype=bfloat16 --blocks=5 --steps=50
   python -m benchmarks.race --rows 'MPM AT' --compile --json=FILE
   python -m benchmarks.race --memory --rows 'MPM AT'
+  OMP_WAIT_POLICY=passive python -m benchmarks.race --clock=cpu
   python -m benchmarks.race --quick
 
 R0 is the PyTorch reference's step as released, its configuration repaired:
@@ -51,6 +52,8 @@ STEPS = {
   'AT': dict(parts=False, robust=True),
   'MPM AT': dict(parts=True, robust=True),
 }
+
+CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 
 
 class Block:
@@ -143,7 +146,8 @@ def time_calls(
     Block(call, options.warm)()
   compiled.reset()
   blocks = {k: Block(call, options.steps) for k, call in contestants.items()}
-  seconds = timing.interleaved(blocks, options.blocks)
+  clock = CLOCKS[options.clock]
+  seconds = timing.interleaved(blocks, options.blocks, clock)
   return {
     'recompiles': compiled.count(),
     'first_call': first,
@@ -272,6 +276,9 @@ def arguments() -> argparse.Namespace:
   parser.add_argument('--warm', type=int, default=1, help='steps before')
   parser.add_argument('--steps', type=int, default=1, help='in a block')
   parser.add_argument('--blocks', type=int, default=5)
+  parser.add_argument(
+    '--clock', choices=CLOCKS, default='wall', help='cpu on a busy machine'
+  )
   parser.add_argument('--json', type=pathlib.Path, help='file for the numbers')
   parser.add_argument(
     '--memory', action='store_true', help='peaks instead of times'
@@ -299,7 +306,7 @@ def main() -> None:
     f'{jax.devices()[0].device_kind}, {race_sides.device()}, {os.cpu_count()}'
     f' cores; ResNet-{options.depth} width {options.width}, {options.size} px,'
     f' batch {options.batch}, {options.dtype}; jax {jax.__version__}, torch'
-    f' {torch.__version__}'
+    f' {torch.__version__}; {options.clock} seconds'
   )
   found: dict[str, Any] = {
     'options': {k: str(v) for k, v in vars(options).items()}
