@@ -18,6 +18,7 @@ OURS = {
   'labelling': {'data', 'errors', 'evals', 'report'},
   'models': {'errors'},
   'objectives': {'errors'},
+  'viewer': {'data', 'errors', 'evals'},
 }
 # Package: what else it may import; the standard library is always allowed.
 OTHERS = {
@@ -27,6 +28,7 @@ OTHERS = {
   'labelling': {'PIL', 'absl', 'jax', 'jinja2', 'numpy'},
   'models': {'absl', 'flax', 'jax', 'numpy', 'safetensors', 'torch'},
   'objectives': {'flax', 'jax'},
+  'viewer': {'PIL', 'jinja2', 'numpy'},
 }
 
 
