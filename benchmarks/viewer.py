@@ -2,6 +2,7 @@
 
   python -m benchmarks.viewer
   python -m benchmarks.viewer --folder=FOLDER   # kept, and used again
+  python -m benchmarks.viewer --details         # and the first filter by part
   python -m benchmarks.viewer --quick
 
 The images of `pinpp_mini`, repeated under names of their own, are written as a
@@ -89,11 +90,19 @@ def memory(process: subprocess.Popen) -> float:
   return int(lines['VmHWM'].split()[0]) / 1000
 
 
+def processor(process: subprocess.Popen) -> float:
+  """Returns the seconds that a process has worked (Linux)."""
+  status = pathlib.Path(f'/proc/{process.pid}/stat').read_text()
+  user, system = status.rpartition(')')[2].split()[11:13]
+  return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')
+
+
 def main() -> None:
   """Prints one line per measurement."""
   parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
   parser.add_argument('--records', type=int, default=100_000)
   parser.add_argument('--folder', default='', help='for the records')
+  parser.add_argument('--details', action='store_true', help='read all images')
   parser.add_argument('--quick', action='store_true', help='a tiny run')
   options = parser.parse_args()
   number = 200 if options.quick else options.records
@@ -114,16 +123,25 @@ def main() -> None:
       print(f'{images}, {os.getloadavg()[0]:.1f} processes at work')
       print(f'start of the program   {time.perf_counter() - start:8.2f} s')
       measure(address, process)
+      if options.details or options.quick:
+        measure_details(address, process)
     finally:
       process.terminate()
       process.wait()
 
 
 def measure(address: str, process: subprocess.Popen) -> None:
-  """Prints what a first visit, and a first filter, take."""
+  """Prints what a first visit takes."""
+  before = processor(process)
   seconds, images = visit(address)
+  spent = processor(process) - before
   print(f'first page             {seconds:8.2f} s, {images} images')
+  print(f'its processor time     {spent:8.2f} s')
   print(f'largest memory         {memory(process):8.0f} MB')
+
+
+def measure_details(address: str, process: subprocess.Popen) -> None:
+  """Prints what the first filter takes that asks for more than names."""
   print(f'details of all images  {_details(address):8.1f} s, once')
   start = time.perf_counter()
   get(f'{address}api/images?low=0.5&order=confidence')

@@ -19,7 +19,8 @@ from pinpp_jax.viewer import query as query_lib
 from pinpp_jax.viewer.catalogue import Catalogue
 
 HOST = '127.0.0.1'
-_KEPT = 512  # Small pictures held in memory.
+_KEPT = 512  # Small pictures held in memory,
+_OPENED = 64  # and images with their masks: each is asked for twice.
 _PLACE = re.compile(r'/(api/image|image|thumbnail|parts)/(\d{1,9})')
 # What another site's page makes a browser ask for has that site's name.
 _NAMES = {'127.0.0.1', 'localhost'}
@@ -52,6 +53,7 @@ class Site:
   def __init__(self, catalogue: Catalogue):
     self._catalogue = catalogue
     self._page = page.live(catalogue).encode()
+    self._picture = functools.lru_cache(_OPENED)(catalogue.picture)
     self._thumbnail = functools.lru_cache(_KEPT)(self._draw)
 
   def answer(self, address: str) -> Answer:
@@ -82,7 +84,7 @@ class Site:
     if match[1] == 'thumbnail':
       return self._thumbnail(index)
     return 'image/png', thumbnails.parts(
-      self._catalogue.picture(index), self._wanted(index, fields)
+      self._picture(index), self._wanted(index, fields)
     )
 
   def _query(self, fields: Mapping[str, Sequence[str]]) -> query_lib.Query:
@@ -97,7 +99,7 @@ class Site:
     return names.index(name) if name in names else None
 
   def _image(self, index: int) -> Answer:
-    image = self._catalogue.picture(index).image
+    image = self._picture(index).image
     if image is None:
       raise NotThere
     kind = _SIGNATURES.get(image[:2], 'application/octet-stream')
@@ -105,8 +107,7 @@ class Site:
 
   def _draw(self, index: int) -> Answer:
     name = self._catalogue.rows.names[index]
-    picture = self._catalogue.picture(index)
-    return 'image/jpeg', thumbnails.photograph(picture, name)
+    return 'image/jpeg', thumbnails.photograph(self._picture(index), name)
 
   def _wanted(
     self, index: int, fields: Mapping[str, Sequence[str]]

@@ -1,6 +1,7 @@
 """Small pictures for the grid: an image, and its parts to lie over it."""
 
 from collections.abc import Sequence
+import functools
 import io
 
 import numpy as np
@@ -66,6 +67,7 @@ def parts(picture: Picture, wanted: Sequence[int] = ()) -> bytes:
   return buffer.getvalue()
 
 
+@functools.cache
 def _palette() -> bytes:
   codes = [colours.colour(part)[1:] for part in range(1, _EDGE)]
   return bytes.fromhex(f'000000{"".join(codes)}ffffff')
