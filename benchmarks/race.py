@@ -64,6 +64,7 @@ class Block:
 
   def __call__(self) -> None:
     """Makes the calls."""
+    result = None
     for _ in range(self._steps):
       result = self._call()
     race_work.wait(result)
