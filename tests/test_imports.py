@@ -16,6 +16,7 @@ MODULES = [
 OPPONENTS = {
   'benchmarks.autoattack': ('torch', 'pyautoattack'),
   'benchmarks.autoattack_agreement': ('torch', 'pyautoattack'),
+  'benchmarks.autoattack_precision': ('torch', 'pyautoattack'),
   'benchmarks.torch_resnet': ('torch',),
 }
 

@@ -76,23 +76,29 @@ def zero_gradients(
 ) -> np.ndarray:
   """Returns which images have no gradient at all where APGD starts, (B,) bool.
 
-  Of the difference of logits ratio, which is flat where the label ranks third
-  or lower; of the cross entropy with fewer than three classes.
+  Of the difference of logits ratio; of the cross entropy with fewer than three
+  classes. Images misclassified at that start are left out, unlike in
+  AutoAttack: they are broken already, and where the label ranks third the ratio
+  is 1 whatever the network, its gradient nothing but rounding.
   """
-  gradient = _gradient(network, keys, image, label, norm=norm, eps=eps)
-  return np.asarray(jnp.all(gradient == 0, axis=(1, 2, 3)))
+  gradient, right = _start(network, keys, image, label, norm=norm, eps=eps)
+  return np.asarray(right & jnp.all(gradient == 0, axis=(1, 2, 3)))
 
 
 @functools.partial(jax.jit, static_argnames=('norm', 'eps'))
-def _gradient(network, keys, image, label, *, norm, eps):
+def _start(network, keys, image, label, *, norm, eps):
+  """Returns a loss's gradient where APGD starts, and what is right there."""
+
   def total(image):
     logits = network(image).astype(jnp.float32)
     few = logits.shape[-1] < 3
     loss = losses.cross_entropy if few else losses.dlr
-    return jnp.sum(loss(logits, label))
+    right = jnp.argmax(logits, axis=-1) == label
+    return jnp.sum(loss(logits, label)), right
 
   rule = APGD(eps=eps, norm=norm).rule
-  return jax.grad(total)(rule.random_start(keys, image, jnp.float32(eps)))
+  start = rule.random_start(keys, image, jnp.float32(eps))
+  return jax.grad(total, has_aux=True)(start)
 
 
 def operations(

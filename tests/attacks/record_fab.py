@@ -4,7 +4,7 @@ Run once, after record_networks.py, with pyautoattack 0.2.0 and torch 2.13 on a
 CPU, never by a test:
 
   pip install --no-deps --target /tmp/aa pyautoattack==0.2.0
-  PYTHONPATH=/tmp/aa python tests/attacks/record_fab.py
+  PYTHONPATH=/tmp/aa python -m tests.attacks.record_fab
 
 The code runs unchanged: of each step's two calls of the network one is at the
 point to project from, one at the point found. It runs in float64, where
@@ -15,9 +15,10 @@ import pathlib
 
 import numpy as np
 from pyautoattack import fab_pt
-import record_networks
-from record_networks import prints, use
 import torch
+
+from tests.attacks import record_networks
+from tests.attacks.record_networks import prints, use
 
 FILE = pathlib.Path(__file__).parent / 'golden' / 'fab.npz'
 NORMS = {'linf': 'Linf', 'l2': 'L2', 'l1': 'L1'}

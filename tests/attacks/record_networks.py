@@ -2,7 +2,7 @@
 
 Run once, with torch 2.13 on a CPU, never by a test:
 
-  python tests/attacks/record_networks.py
+  python -m tests.attacks.record_networks
 
 Both are trained on images made here, against PGD, until about half of the
 images fall at the radii of the other recording programs. What is recorded,

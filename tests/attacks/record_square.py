@@ -4,7 +4,7 @@ Run once, after record_networks.py, with pyautoattack 0.2.0 and torch 2.13 on a
 CPU, never by a test:
 
   pip install --no-deps --target /tmp/aa pyautoattack==0.2.0
-  PYTHONPATH=/tmp/aa python tests/attacks/record_square.py
+  PYTHONPATH=/tmp/aa python -m tests.attacks.record_square
 
 The unchanged code runs in float64: `Tensor.float` returns doubles here. Its
 random numbers are drawn here, so that they can be recorded.
@@ -14,9 +14,10 @@ import pathlib
 
 import numpy as np
 from pyautoattack import square
-import record_networks
-from record_networks import prints, use
 import torch
+
+from tests.attacks import record_networks
+from tests.attacks.record_networks import prints, use
 
 FILE = pathlib.Path(__file__).parent / 'golden' / 'square.npz'
 NORMS = {'linf': 'Linf', 'l2': 'L2', 'l1': 'L1'}
@@ -74,10 +75,10 @@ class Replayed(square.SquareAttack):
     return margin, loss
 
 
-def record(norm, weights, image, label):
-  net = lambda x: record_networks.forward('cnn', weights, x)
+def record(norm, net, image, label, eps):
+  """Returns the draws of QUERIES proposals, and where they led."""
   attack = Replayed(
-    net, norm=NORMS[norm], eps=EPS[norm], n_queries=QUERIES, device='cpu',
+    net, norm=NORMS[norm], eps=eps, n_queries=QUERIES, device='cpu',
     resc_schedule=False, rng=np.random.default_rng(5),
   )  # fmt: skip
   attack.init_hyperparam(image)
@@ -88,23 +89,24 @@ def record(norm, weights, image, label):
   print(norm, 'broken at start', (margins[0] <= 0).sum(), 'at the end',
         (margins[-1] <= 0).sum(), 'of', len(image))  # fmt: skip
   starts = len(attack.signs) - QUERIES
-  out = {
-    'ints': np.reshape(attack.ints, (QUERIES, -1)).astype(np.int8),
+  return {
+    'ints': np.reshape(attack.ints, (QUERIES, -1)).astype(np.int16),
     'turned': np.array(attack.turned),
     'start': np.stack(attack.signs[:starts]),
     'signs': np.stack(attack.signs[starts:]),
     'margins': margins,
     'prints': prints(np.stack(attack.points)[KEPT]),
   }
-  return {f'{norm}/{k}': x for k, x in out.items()}
 
 
 def main():
   use(torch.float64)
   weights, image, label, _ = record_networks.load(np.float64)
+  net = lambda x: record_networks.forward('cnn', weights, x)
   out = {}
   for norm in NORMS:
-    out |= record(norm, weights, image, label['cnn'])
+    made = record(norm, net, image, label['cnn'], EPS[norm])
+    out |= {f'{norm}/{k}': x for k, x in made.items()}
   np.savez_compressed(FILE, **out)
 
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pinpp_jax.attacks import apgd, apgd_dense, apgd_l1, loops
+from pinpp_jax.attacks import apgd, apgd_dense, apgd_l1
 from pinpp_jax.attacks.apgd import APGD
+from tests.attacks.walks import Run
 
 EPS = {
   'cnn': {'linf': 0.045, 'l2': 0.8, 'l1': 6.0},
@@ -27,58 +28,20 @@ WHOLE = {
 TOLERANCE = {'linf': 1e-9, 'l2': 1e-5, 'l1': 1e-9}
 
 
-class Run:
-  """A round from the recorded start, one compiled step after the other."""
-
-  def __init__(self, recorded, name, norm, loss, dtype, images=None):
-    pick = lambda x: x if images is None else x[np.asarray(images)]
-    self.attack = APGD(
-      eps=EPS[name][norm], norm=norm, loss=loss, target_classes=1
-    )
-    image, label = (pick(x) for x in recorded.images(name, dtype))
-    net = recorded.network(name, dtype)
-    keys = jax.random.split(jax.random.key(0), len(image))
-    self.inputs = loops.Inputs(keys, net, image, label)
-    self.start = pick(recorded.start(name, norm, EPS[name][norm], dtype))
-    # Closures, so that nothing compiled before a rule was changed is found.
-    self.propose = jax.jit(lambda *a: self.attack.propose(*a))
-    self.visit = jax.jit(lambda *a: self.attack.visit(*a))
-
-  def begin(self):
-    """Returns a state in which nothing counts yet but the start."""
-    result = jax.jit(lambda *a: self.attack.prepare(*a))(self.inputs)
-    state = jax.eval_shape(self.attack.start, 0, result, self.inputs)
-    empty = lambda x: jnp.zeros(x.shape, x.dtype)
-    around = apgd.Round(self.inputs.keys, result.ranking[:, -1], result.robust)
-    walk = jax.tree.map(empty, state.walk)
-    return apgd.State(around, walk._replace(x=self.start, best_x=self.start))
-
-  def steps(self, forced=None):
-    """Yields (state before, iterate, state after); `forced` are walked on."""
-    state = self.begin()
-    for i in range(self.attack.length):
-      x, control = self.propose(i, state, self.inputs)
-      there = x if forced is None else forced[i]
-      after = self.visit(i, there, control, state, self.inputs)
-      yield state, np.asarray(x), after
-      state = after
-
-
-def walk(recorded, name, norm, loss, dtype):
-  """Returns (iterates, losses, the last walk), as float64 NumPy arrays."""
-  seen, values, after = [], [], None
-  for _, x, after in Run(recorded, name, norm, loss, dtype).steps():
-    seen.append(x)
-    if norm != 'l1':
-      values.append(np.asarray(after.walk.control.last_loss))
-  assert after is not None
-  return np.stack(seen), np.array(values), jax.tree.map(np.asarray, after.walk)
+def run(recorded, name, norm, loss, dtype, images=None):
+  """Returns a round from the recorded start, of some of the images."""
+  pick = lambda x: x if images is None else x[np.asarray(images)]
+  eps = EPS[name][norm]
+  attack = APGD(eps=eps, norm=norm, loss=loss, target_classes=1)
+  image, label = (pick(x) for x in recorded.images(name, dtype))
+  start = pick(recorded.start(name, norm, eps, dtype))
+  return Run(attack, recorded.network(name, dtype), image, label, start)
 
 
 def assert_walks_as_recorded(recorded, prints, name, norm, loss):
   """Compares every kept iterate and both ends of the walks, in float64."""
   with jax.enable_x64(True):
-    seen, values, end = walk(recorded, name, norm, loss, np.float64)
+    seen, controls, end = run(recorded, name, norm, loss, np.float64).walk()
   expected = lambda k: recorded('apgd')[f'{name}/{norm}/{loss}/{k}']
   gap = np.abs(prints(seen[KEPT]) - expected('prints')).max(-1)
   best_loss = expected('best_loss')
@@ -92,6 +55,7 @@ def assert_walks_as_recorded(recorded, prints, name, norm, loss):
   if (norm, loss) == ('l2', 'dlr'):
     # Where the label ranks third the ratio is 1 but for its 1e-12, and so is
     # its gradient: rounding, of which a step makes a direction.
+    values = np.array([control.last_loss for control in controls])
     flat = np.maximum.accumulate(np.abs(values - 1) < 1e-9)
     before = np.array(KEPT) - 1
     gap = np.where((before >= 0)[:, None] & flat[before], 0, gap)
@@ -115,16 +79,16 @@ def test_walks_as_autoattack_does(name, norm, loss, recorded, prints):
 
 @pytest.mark.parametrize(('norm', 'loss'), ALL)
 def test_verdicts_agree_in_float32(norm, loss, recorded):
-  end = walk(recorded, 'cnn', norm, loss, np.float32)[2]
+  end = run(recorded, 'cnn', norm, loss, np.float32).walk()[2]
   expected = lambda k: recorded('apgd')[f'cnn/{norm}/{loss}/single/{k}']
-  differ = (end.robust != expected('robust')).sum()
-  gap = np.abs(end.best_loss - expected('best_loss'))
   if norm == 'l1':
-    # Sparse steps part ways in float32, where AutoAttack's own verdicts are
-    # not those it has in float64: here too for 1 of these 32 images.
-    assert differ <= 2
+    # AutoAttack counts as changed what only rounding changed, and then moves
+    # more pixels; with that left out of its count its verdicts are these.
+    verdicts = recorded('apgd')[f'cnn/l1/{loss}/counted']
+    np.testing.assert_array_equal(end.robust, verdicts)
     return
-  assert differ == 0
+  np.testing.assert_array_equal(end.robust, expected('robust'))
+  gap = np.abs(end.best_loss - expected('best_loss'))
   assert np.median(gap) <= 1e-5
   assert gap[end.robust].max() <= 1e-2
 
@@ -137,10 +101,10 @@ def test_each_step_is_the_recorded_one(norm, loss, recorded):
   """
   whole = recorded('apgd')[f'mlp/{norm}/{loss}/whole']
   with jax.enable_x64(True):
-    run = Run(recorded, 'mlp', norm, loss, np.float64, WHOLE[norm, loss])
+    some = run(recorded, 'mlp', norm, loss, np.float64, WHOLE[norm, loss])
     gaps, slopes = [], []
     for (before, x, _), there in zip(
-      run.steps(jnp.asarray(whole)), whole, strict=True
+      some.steps(jnp.asarray(whole)), whole, strict=True
     ):
       gaps.append(np.abs(x - there).max((1, 2, 3)))
       slopes.append(np.abs(before.walk.gradient).max((1, 2, 3)))
@@ -168,28 +132,56 @@ def no_jump(*args):
   return control, jnp.zeros_like(jump)
 
 
-Dense = apgd_dense.Dense
+def no_sparse_jump(*args):
+  control, jump = sparse_adapt(*args)
+  return control, jnp.zeros_like(jump)
+
+
+def next_rank(value, rank):
+  return order_statistic(value, jnp.minimum(rank + 1, value.shape[1] - 1))
+
+
+Dense, Sparse = apgd_dense.Dense, apgd_l1.Sparse
 begin, adapt, move = Dense.begin, Dense.adapt, Dense.move
+sparse_adapt, order_statistic = Sparse.adapt, apgd_l1.order_statistic
 FEWER = lambda rises, window, rho: rises < rho * window
 NO_DRIFT = lambda *args: move(*args[:-1], True)
 NEVER = lambda control, best_loss: control.reduced & False
-MUTATIONS = {
-  'first comparison': ('linf', 'dlr', Dense, 'begin', reset_last_loss),
-  'threshold': ('linf', 'dlr', apgd_dense, 'oscillates', FEWER),
-  'reset momentum': ('linf', 'dlr', Dense, 'adapt', reset_previous),
-  'no jump': ('linf', 'dlr', Dense, 'adapt', no_jump),
-  'no momentum': ('linf', 'dlr', Dense, 'move', NO_DRIFT),
-  'no plateau': ('linf', 'dlr', apgd_dense, 'stalls', NEVER),
-  'radii': ('l1', 'ce', apgd_l1, 'RADII', (1.0, 1.0, 1.0)),
-  'sparser': ('l1', 'ce', apgd_l1, 'SPARSER', 1.4),
-  'shrunk': ('l1', 'ce', apgd_l1, 'SHRUNK', 0.9),
-  'slower': ('l1', 'ce', apgd_l1, 'SLOWER', 1.4),
-}  # fmt: skip
+DENSE = {
+  'first comparison': (Dense, 'begin', reset_last_loss),
+  'threshold': (apgd_dense, 'oscillates', FEWER),
+  'reset momentum': (Dense, 'adapt', reset_previous),
+  'no jump': (Dense, 'adapt', no_jump),
+  'no momentum': (Dense, 'move', NO_DRIFT),
+  'no plateau': (apgd_dense, 'stalls', NEVER),
+}
+SPARSE = {
+  'radii': (apgd_l1, 'RADII', (1.0, 1.0, 1.0)),
+  'sparser': (apgd_l1, 'SPARSER', 1.4),
+  'shrunk': (apgd_l1, 'SHRUNK', 0.9),
+  'slower': (apgd_l1, 'SLOWER', 1.4),
+  'shortest step': (apgd_l1, 'SHORTEST_STEP', 8.0),
+  'no jump': (Sparse, 'adapt', no_sparse_jump),
+  'least gradient': (apgd_l1, 'order_statistic', next_rank),
+}
+# On which walks each is noticed: changes that touch few images, on others.
+MUTATIONS = [
+  *(('mlp', 'linf', 'dlr', name) for name in DENSE),
+  ('cnn', 'l2', 'targeted_dlr', 'first comparison'),
+  ('mlp', 'l2', 'targeted_dlr', 'threshold'),
+  ('mlp', 'l2', 'dlr', 'reset momentum'),
+  ('mlp', 'l2', 'dlr', 'no jump'),
+  ('mlp', 'l2', 'dlr', 'no momentum'),
+  ('mlp', 'l2', 'dlr', 'no plateau'),
+  *(('mlp', 'l1', 'ce', name) for name in SPARSE),
+]
 
 
-@pytest.mark.parametrize('name', MUTATIONS)
-def test_a_changed_rule_is_noticed(name, recorded, prints, monkeypatch):
-  norm, loss, owner, field, change = MUTATIONS[name]
-  monkeypatch.setattr(owner, field, change)
+@pytest.mark.parametrize(('network', 'norm', 'loss', 'name'), MUTATIONS)
+def test_a_changed_rule_is_noticed(
+  network, norm, loss, name, recorded, prints, monkeypatch
+):
+  rules = SPARSE if norm == 'l1' else DENSE
+  monkeypatch.setattr(*rules[name])
   with pytest.raises(AssertionError):
-    assert_walks_as_recorded(recorded, prints, 'mlp', norm, loss)
+    assert_walks_as_recorded(recorded, prints, network, norm, loss)

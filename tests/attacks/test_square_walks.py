@@ -47,38 +47,43 @@ def draws(given, i, images):
   )  # fmt: skip
 
 
-def assert_goes_as_recorded(recorded, prints, norm):
+def assert_goes(prints, given, attack, network, image, label):
   """Compares the margins after every query and the kept points, in float64."""
-  file = recorded('square')
+  keys = jax.random.split(jax.random.key(0), len(image))
+  inputs = loops.Inputs(keys, network, image, label)
+  begin = jax.jit(lambda *a: start(attack, image, *a))
+  signs = jnp.asarray(given['start'], jnp.float64)
+  x = begin(signs, jnp.asarray(given['turned']))
+  margin, fooled = jax.jit(square._evaluate)(inputs, x)
+  carry = x, margin, fooled, jnp.ones(len(x), bool), keys
+  # A closure, so that nothing compiled before a rule was changed is found.
+  consider = jax.jit(lambda *a: attack.consider(*a))
+  margins, points = [margin], [prints(x)]
+  for i in range(QUERIES):
+    side = attack.side(i * STRIDE, image.shape[1])
+    carry = consider(draws(given, i, len(x)), side, carry, inputs)
+    margins.append(carry[1])
+    points.append(prints(carry[0]))
+  margins, points = np.stack(margins), np.stack(points)[KEPT]
+  tolerance = TOLERANCE[attack.norm]
+  np.testing.assert_allclose(margins, given['margins'], rtol=0, atol=tolerance)
+  np.testing.assert_allclose(points, given['prints'], rtol=0, atol=tolerance)
+  return margins
+
+
+def assert_goes_as_recorded(recorded, prints, norm):
+  """Compares what is recorded on the small network."""
   prefix = f'{norm}/'
   given = {
-    k.removeprefix(prefix): x for k, x in file.items() if k.startswith(prefix)
+    k.removeprefix(prefix): x
+    for k, x in recorded('square').items()
+    if k.startswith(prefix)
   }
   with jax.enable_x64(True):
     image, label = recorded.images('cnn', np.float64)
     net = recorded.network('cnn', np.float64)
-    keys = jax.random.split(jax.random.key(0), len(image))
-    inputs = loops.Inputs(keys, net, image, label)
     attack = Square(eps=EPS[norm], norm=norm)
-    begin = jax.jit(lambda *a: start(attack, image, *a))
-    signs = jnp.asarray(given['start'], jnp.float64)
-    x = begin(signs, jnp.asarray(given['turned']))
-    margin, fooled = jax.jit(square._evaluate)(inputs, x)
-    carry = x, margin, fooled, jnp.ones(len(x), bool), keys
-    # A closure, so that nothing compiled before a rule was changed is found.
-    consider = jax.jit(lambda *a: attack.consider(*a))
-    margins, points = [margin], [x]
-    for i in range(QUERIES):
-      side = attack.side(i * STRIDE, image.shape[1])
-      carry = consider(draws(given, i, len(x)), side, carry, inputs)
-      margins.append(carry[1])
-      points.append(carry[0])
-    points = prints(np.stack(points)[KEPT])
-    margins = np.stack(margins)
-  tolerance = TOLERANCE[norm]
-  np.testing.assert_allclose(margins, given['margins'], rtol=0, atol=tolerance)
-  np.testing.assert_allclose(points, given['prints'], rtol=0, atol=tolerance)
-  return margins
+    return assert_goes(prints, given, attack, net, image, label)
 
 
 @pytest.mark.parametrize('norm', EPS)
