@@ -132,18 +132,13 @@ def no_jump(*args):
   return control, jnp.zeros_like(jump)
 
 
-def no_sparse_jump(*args):
-  control, jump = sparse_adapt(*args)
-  return control, jnp.zeros_like(jump)
-
-
 def next_rank(value, rank):
   return order_statistic(value, jnp.minimum(rank + 1, value.shape[1] - 1))
 
 
-Dense, Sparse = apgd_dense.Dense, apgd_l1.Sparse
+Dense = apgd_dense.Dense
 begin, adapt, move = Dense.begin, Dense.adapt, Dense.move
-sparse_adapt, order_statistic = Sparse.adapt, apgd_l1.order_statistic
+order_statistic = apgd_l1.order_statistic
 FEWER = lambda rises, window, rho: rises < rho * window
 NO_DRIFT = lambda *args: move(*args[:-1], True)
 NEVER = lambda control, best_loss: control.reduced & False
@@ -155,13 +150,14 @@ DENSE = {
   'no momentum': (Dense, 'move', NO_DRIFT),
   'no plateau': (apgd_dense, 'stalls', NEVER),
 }
+# Without the jump to the best iterate nothing changes: there is a checkpoint
+# after every step, and only a step to a new best iterate makes it sparser.
 SPARSE = {
   'radii': (apgd_l1, 'RADII', (1.0, 1.0, 1.0)),
   'sparser': (apgd_l1, 'SPARSER', 1.4),
   'shrunk': (apgd_l1, 'SHRUNK', 0.9),
   'slower': (apgd_l1, 'SLOWER', 1.4),
   'shortest step': (apgd_l1, 'SHORTEST_STEP', 8.0),
-  'no jump': (Sparse, 'adapt', no_sparse_jump),
   'least gradient': (apgd_l1, 'order_statistic', next_rank),
 }
 # On which walks each is noticed: changes that touch few images, on others.
