@@ -18,9 +18,13 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def chromium(tmp_path_factory):
-  """A browser with a profile of its own."""
+  """A browser with a profile of its own.
+
+  For one module: as long as it is open its event loop runs, beside which other
+  tests could start none.
+  """
   if not CHROMIUM.exists() and not os.environ.get('CI'):
     pytest.skip(f'no {CHROMIUM}: run scripts/install_chromium.sh')
   from playwright import sync_api
