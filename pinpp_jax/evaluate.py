@@ -4,6 +4,7 @@ from collections.abc import Callable
 import functools
 import math
 import pathlib
+import signal
 from typing import Any
 
 from absl import logging
@@ -34,9 +35,14 @@ def run(config: Config, workdir: pathlib.Path) -> bool:
   A folder without `best/` takes the weights of `config.init`, and the network
   too where `config.model.name` is 'from_run'.
 
+  SIGTERM ends the process at once; the same command again goes on where
+  AutoAttack was, and does the rest anew.
+
   Returns:
     True: nothing stops it half-way but an error.
   """
+  # One of several processes has a handler of JAX's, which only takes a note.
+  signal.signal(signal.SIGTERM, signal.SIG_DFL)
   with rundir.locked(workdir):
     rundir.log_to(workdir)
     finish(recipe.of_run(config), workdir)

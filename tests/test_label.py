@@ -8,13 +8,13 @@ import pathlib
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import numpy as np
 from PIL import Image
+import processes
 import pytest
 import tensorflow_datasets as tfds
 
@@ -194,11 +194,8 @@ def test_sigterm_stops_and_the_same_command_goes_on(
 PROGRAM = """
 import importlib, pathlib, sys
 import jax
-jax.config.update('jax_platforms', 'cpu')
-jax.config.update('jax_num_cpu_devices', 1)
-jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-root, tests, data_dir, segmenter, folder = map(pathlib.Path, sys.argv[3:])
+jax.distributed.initialize()
+root, tests, data_dir, segmenter, folder = map(pathlib.Path, sys.argv[1:])
 sys.path[:0] = [str(root), str(tests)]
 from absl import logging
 import test_label
@@ -214,27 +211,8 @@ label.run(config, folder / 'run')
 def test_two_processes_write_the_same_bytes(
   whole, mini_data, trained, tmp_path
 ):
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    address = f'localhost:{free.getsockname()[1]}'
-  folders = map(str, (ROOT, ROOT / 'tests', mini_data, trained, tmp_path))
-  arguments = [address, *folders]
-  started = [
-    subprocess.Popen(
-      [sys.executable, '-c', PROGRAM, arguments[0], str(i), *arguments[1:]],
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''},
-    )
-    for i in range(2)
-  ]
-  try:
-    outputs = [process.communicate(timeout=200)[0] for process in started]
-  finally:
-    for process in started:
-      process.kill()
-  assert [p.returncode for p in started] == [0, 0], '\n'.join(outputs)
+  folders = ROOT, ROOT / 'tests', mini_data, trained, tmp_path
+  processes.run('-c', PROGRAM, *folders, count=2)
   assert contents(tmp_path) == contents(whole)
   logs = [tmp_path / 'run' / name for name in ('log.txt', 'log.1.txt')]
   assert [log.read_text().count('images/s') for log in logs] == [6, 6]

@@ -6,11 +6,11 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 
 from absl import flags
+import processes
 import pytest
 import yaml
 
@@ -301,22 +301,12 @@ class Job:
 
   def start(self, tasks=2):
     """Starts the batch script as SLURM would."""
-    with socket.socket() as free:
-      free.bind(('localhost', 0))
-      port = free.getsockname()[1]
     return subprocess.Popen(
       ['bash', self._checkout.folder / 'runs/slurm/mpm-smoke.sbatch'],
       cwd=self._checkout.folder,
       env=self._checkout.environment
-      | {
-        'PYTHONPATH': str(ROOT),
-        'SLURM_JOB_ID': '4242',
-        'SLURM_NTASKS': str(tasks),
-        'JAX_COORDINATOR_PORT': str(port),
-        'JAX_PLATFORMS': 'cpu',
-        'JAX_NUM_CPU_DEVICES': '1',
-        'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
-      },
+      | processes.meeting()
+      | {'PYTHONPATH': str(ROOT), 'SLURM_NTASKS': str(tasks)},
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,

@@ -112,14 +112,14 @@ def test_suppressions_give_a_reason():
 
 
 def test_autoattack_for_others_needs_jax_and_numpy_alone():
-  names = {'autoattack', 'checks', 'given', 'job', 'outcome', 'verdicts'}
-  for name in names | {'versions'}:
+  names = {'autoattack', 'checks', 'given', 'job', 'outcome', 'processes'}
+  names |= {'verdicts', 'versions'}
+  for name in names:
     path = PACKAGE / 'evals' / f'{name}.py'
     found = list(imports(path))
     assert third_party(found) <= {'jax', 'numpy'}, path
     ours = {n for n in found if n.startswith('pinpp_jax.')}
     allowed = {'attacks', 'errors'} | {f'evals.{n}' for n in names}
-    allowed.add('evals.versions')
     for n in ours:
       inner = n.removeprefix('pinpp_jax.')
       assert any(inner.startswith(a) for a in allowed), (path, n)

@@ -4,6 +4,11 @@ Croce & Hein, 'Reliable evaluation of adversarial robustness with an ensemble
 of diverse parameter-free attacks', 2020, arXiv:2003.01690. What an image's
 verdict is depends on the image, its label, its id and the key alone: not on
 batch size, order, number of devices or interruptions.
+
+Several processes (`jax.distributed`) work on every chunk together. Each of them
+must make the same call, with all images and with weights that are numpy arrays
+or lie on the devices of all. Each gets the verdicts; process 0 keeps the files,
+and the adversarial images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +23,7 @@ import jax
 import numpy as np
 
 from pinpp_jax.errors import UserError
-from pinpp_jax.evals import checks, given, versions
+from pinpp_jax.evals import checks, given, processes, versions
 from pinpp_jax.evals.job import Job, Placing, Strike, as_partial, logits
 from pinpp_jax.evals.outcome import Outcome, Record, write
 from pinpp_jax.evals.verdicts import Store, Verdicts
@@ -63,8 +68,7 @@ def autoattack(
       upper bound) or 'custom'.
     attacks: For 'custom': names of `versions.OPTIONS`, or options by name.
     key: Of all that is random; jax.random.key(0) if None.
-    ids: (N,) distinct integers that choose each image's randomness; 0 to N-1
-      if None.
+    ids: (N,) distinct integers that choose images' randomness; None: 0 to N-1.
     batch_size: Images in a chunk, rounded up to split over the devices.
     search: What the attacks look at, for instance the same network in
       bfloat16; where it misleads them, robust accuracy comes out too high.
@@ -73,7 +77,7 @@ def autoattack(
     folder: Of the state, kept after every chunk, and of `result.json`. The same
       call again goes on where the last one stopped.
     about: What else `result.json` is to say: names of lists, preprocessing.
-    devices: The local ones if None.
+    devices: Those of all processes if None; the local ones work alone.
     log: Called with a line of progress now and then.
 
   Raises:
@@ -98,13 +102,23 @@ def autoattack(
     'search': search is not None,
     'save_adversarial': save_adversarial,
   }
-  store = Store(pathlib.Path(folder) if folder is not None else None, identity)
+  kept, log = _kept(job, folder, log)
+  store = Store(kept, identity)
   outcome = _evaluate(job, store, version, save_adversarial, log)
-  if folder is not None:
-    write(pathlib.Path(folder), outcome, identity, dict(about or {}))
+  if kept is not None:
+    write(kept, outcome, identity, dict(about or {}))
   for warning in outcome.warnings:
     log(f'Warning: {warning}')
   return outcome
+
+
+def _kept(
+  job: Job, folder: Any, log: Callable[[str], Any]
+) -> tuple[pathlib.Path | None, Callable[[str], Any]]:
+  """Returns folder and log, of several processes for the first alone."""
+  if not job.placing.writes:
+    return None, lambda line: None
+  return None if folder is None else pathlib.Path(folder), log
 
 
 def _job(
@@ -152,7 +166,11 @@ def _evaluate(
   with store.held():
     fresh = Verdicts.none(len(job.images), len(job.plan), job.probe())
     verdicts = store.load(fresh)
-    found = store.adversarial(job.images.shape) if save_adversarial else None
+    if job.placing.together:
+      verdicts = Verdicts.of(processes.of_first(verdicts.arrays))
+    found = None
+    if save_adversarial and job.placing.writes:
+      found = store.adversarial(job.images.shape)
     signs = _signs(job)
     _Run(job, verdicts, found, store, log).finish()
   return _outcome(job, verdicts, found, version, signs)
@@ -278,7 +296,7 @@ def _clock(seconds: float) -> str:
 
 def _identity(job: Job) -> dict[str, Any]:
   """Returns what another evaluation differs in."""
-  leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(job.network)]
+  leaves = [processes.fetch(leaf) for leaf in jax.tree.leaves(job.network)]
   return {
     'norm': job.norm,
     'eps': job.eps,
@@ -358,12 +376,16 @@ def _signs(job: Job) -> dict[str, Any]:
   first = job.placing.chunks(np.arange(len(job.images)))[0]
   keys, image, label = job.chunk(first)
   network = job.bound(keys)
-  passes = [np.asarray(logits(network, image)) for _ in range(checks.PASSES)]
-  flat = checks.zero_gradients(
-    network, keys, image, label, norm=job.norm, eps=job.eps
+  fetch = processes.fetch
+  passes = [fetch(logits(network, image)) for _ in range(checks.PASSES)]
+  flat = fetch(
+    checks.zero_gradients(
+      network, keys, image, label, norm=job.norm, eps=job.eps
+    )
   )
+  label = fetch(label)
   # Those that attacks begin with; the rest of a chunk is padding.
-  right = passes[0].argmax(-1) == np.asarray(label)
+  right = passes[0].argmax(-1) == label
   return {
     'randomised': not job.random and checks.randomised(passes, label),
     'softmax': checks.probabilities(passes[0]),

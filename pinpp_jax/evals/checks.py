@@ -73,7 +73,7 @@ def zero_gradients(
   *,
   norm: str,
   eps: float,
-) -> np.ndarray:
+) -> jax.Array:
   """Returns which images have no gradient at all where APGD starts, (B,) bool.
 
   Of the difference of logits ratio; of the cross entropy with fewer than three
@@ -82,7 +82,7 @@ def zero_gradients(
   is 1 whatever the network, its gradient nothing but rounding.
   """
   gradient, right = _start(network, keys, image, label, norm=norm, eps=eps)
-  return np.asarray(right & jnp.all(gradient == 0, axis=(1, 2, 3)))
+  return right & jnp.all(gradient == 0, axis=(1, 2, 3))
 
 
 @functools.partial(jax.jit, static_argnames=('norm', 'eps'))

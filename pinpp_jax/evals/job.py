@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import numpy as np
 
 from pinpp_jax.errors import UserError
-from pinpp_jax.evals import versions
+from pinpp_jax.evals import processes, versions
 
 # Images whose logits tell one network from another.
 PROBE = 8
@@ -91,7 +91,7 @@ class Job:
   def classify(self, chosen: np.ndarray) -> np.ndarray:
     """Returns the clean logits of at most a chunk of images, (n, K)."""
     keys, image, _ = self.chunk(chosen)
-    return np.asarray(logits(self.bound(keys), image))[: len(chosen)]
+    return processes.fetch(logits(self.bound(keys), image))[: len(chosen)]
 
   def probe(self) -> np.ndarray:
     """Returns the first images' logits; a random network has none."""
@@ -113,11 +113,11 @@ class Job:
     rounds = range(turn, turn + 1)
     x = self.plan[name](keys, self.search, image, label, rounds=rounds)
     judged = _judge(self.bound(keys), x, image, label)
-    wrong, moved = (np.asarray(flag)[: len(chosen)] for flag in judged)
+    wrong, moved = (processes.fetch(flag)[: len(chosen)] for flag in judged)
     where = np.flatnonzero(wrong)
-    points = np.asarray(x[where], np.float32)
+    points = processes.fetch(x[where]).astype(np.float32)
     clean = as_float(self.images[chosen[where]])
-    valid = within(self.norm, self.eps, points, clean)
+    valid = self.placing.agreed(within(self.norm, self.eps, points, clean))
     # An image that was right a moment ago and did not move is a tie.
     holds = valid & moved[where]
     return Strike(
@@ -131,15 +131,22 @@ class Job:
 class Placing:
   """How images are cut into chunks of few sizes, and put on devices.
 
+  Attributes:
+    together: Whether several processes share the work; all of them must.
+    writes: Whether this process keeps what is found, for all that share it.
+
   Args:
     batch_size: Images in a full chunk, rounded up to split over the devices.
-    devices: The local ones if None.
+    devices: Those of all processes if None.
   """
 
   def __init__(self, batch_size: int, devices: Sequence[Any] | None):
     if batch_size < 1:
       raise UserError(f'batch_size={batch_size} of autoattack is below 1.')
-    devices = list(devices or jax.local_devices())
+    devices = list(devices or jax.devices())
+    here = jax.process_index()
+    self.together = any(device.process_index != here for device in devices)
+    self.writes = here == 0 or not self.together
     fit = lambda n: math.ceil(n / len(devices)) * len(devices)
     # Three sizes, so that few programs are compiled and little is padded.
     self._sizes = sorted({fit(batch_size / share) for share in (1, 2, 4)})
@@ -158,8 +165,17 @@ class Placing:
     return next(size for size in self._sizes if size >= images)
 
   def put(self, x: np.ndarray) -> jax.Array:
-    """Returns an array that is split over the devices along its first axis."""
-    return jax.device_put(x, self._sharding)
+    """Returns an array that is split over the devices along its first axis.
+
+    Every process gives the whole of it.
+    """
+    return jax.make_array_from_callback(
+      x.shape, self._sharding, lambda place: x[place]
+    )
+
+  def agreed(self, x: np.ndarray) -> np.ndarray:
+    """Returns process 0's value of what each computed on its own CPU."""
+    return processes.of_first({'x': x})['x'] if self.together else x
 
 
 def as_partial(

@@ -13,6 +13,7 @@ import numpy as np
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import autoattack as autoattack_lib
 from pinpp_jax.evals import examples as examples_lib
+from pinpp_jax.evals import processes
 from pinpp_jax.evals import robustbench as robustbench_lib
 from pinpp_jax.evals.outcome import Outcome
 
@@ -26,7 +27,8 @@ class AutoAttack:
   images that survive every attack, `<prefix>_clean_accuracy`,
   `<prefix>_<attack>_accuracy` after each attack, and `<prefix>_examples`.
   The folder gets `result.json`, and the state between chunks, so that the same
-  run goes on where it was stopped.
+  run goes on where it was stopped. Of several processes each returns the same
+  scores, and process 0 writes.
 
   Args:
     norm: 'linf', 'l2' or 'l1'.
@@ -96,13 +98,8 @@ class AutoAttack:
     """Attacks the split, or what is left of it.
 
     Raises:
-      UserError: The split is empty, several processes run, or the folder
-        holds another evaluation.
+      UserError: The split is empty, or the folder holds another evaluation.
     """
-    if jax.process_count() > 1:
-      raise UserError(
-        'autoattack runs in one process, on all its devices; start it alone.'
-      )
     split = images(self._batches(), self._limit)
     bind = lambda f: jax.tree_util.Partial(f, variables)
     outcome = autoattack_lib.autoattack(
@@ -117,7 +114,7 @@ class AutoAttack:
       log=LOGGER.info,
       **self._options,
     )
-    if self._folder:
+    if self._folder and jax.process_index() == 0:
       self._write(self._folder, outcome)
     scores = {
       'accuracy': outcome.robust_accuracy,
@@ -139,11 +136,14 @@ class AutoAttack:
 def images(batches: Any, limit: int | None) -> dict[str, np.ndarray]:
   """Returns a split's `image` (uint8), `label` and `id`, without padding.
 
+  The whole of it, also where several processes read a share each.
+
   Raises:
     UserError: It has none.
   """
   rows: dict[str, list[np.ndarray]] = {'image': [], 'label': [], 'id': []}
   for batch in examples_lib.first(batches, limit):
+    batch = processes.rows_of_all({k: batch[k] for k in [*rows, 'mask']})
     real = batch['mask'] > 0
     for name, found in rows.items():
       found.append(batch[name][real])

@@ -1,6 +1,6 @@
 """What an evaluation by several attacks knows so far, kept on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
 import fcntl
@@ -62,6 +62,16 @@ class Verdicts:
       probe=probe,
     )
 
+  @classmethod
+  def of(cls, arrays: Mapping[str, Any]) -> 'Verdicts':
+    """Returns the state that `arrays` was taken from."""
+    return cls(**{**arrays, 'stage': int(arrays['stage'])})
+
+  @property
+  def arrays(self) -> dict[str, Any]:
+    """Returns everything by name."""
+    return dataclasses.asdict(self) | {'stage': np.asarray(self.stage)}
+
   def standing(self, attacks: int | None = None) -> np.ndarray:
     """Returns (N,), the images that the first attacks (None: all) left."""
     return self.clean & self.robust[:attacks].all(0)
@@ -121,8 +131,7 @@ class Store:
         f'{self._folder} holds another evaluation: {"; ".join(changed)}.'
         ' Give another folder.'
       )
-    saved['stage'] = int(saved['stage'])
-    return Verdicts(**saved)
+    return Verdicts.of(saved)
 
   def save(self, verdicts: Verdicts) -> None:
     """Replaces what was saved, in one instant."""
@@ -131,7 +140,7 @@ class Store:
     identity = json.dumps(self._identity)
     partial = self._folder / (FILE + '.partial')
     with open(partial, 'wb') as file:
-      np.savez(file, identity=identity, **dataclasses.asdict(verdicts))
+      np.savez(file, identity=identity, **verdicts.arrays)
       file.flush()
       os.fsync(file.fileno())
     partial.replace(self._folder / FILE)
