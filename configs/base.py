@@ -32,6 +32,9 @@ def recipe(size: str) -> Any:
   config.run = 'train'
   config.seed = 0
   config.distributed = False
+  # Devices over which parameters, optimiser state and average are split; 1
+  # splits nothing, and every device holds them whole.
+  config.fsdp = 1
 
   config.data = dict(
     name='pinpp',

@@ -112,6 +112,7 @@ def make(
     schedule=schedule,
     frozen=tuple(config.optim.frozen),
     ema_decay=config.ema_decay,
+    mesh=sharding.mesh(config.fsdp) if config.fsdp > 1 else None,
   )
 
 
@@ -122,11 +123,11 @@ def initial_state(
   labels: LabelTable,
   mesh: jax.sharding.Mesh,
 ) -> state_lib.TrainState:
-  """Returns the state before the first step, on every device of the mesh."""
-  replicated = sharding.replicated(mesh)
+  """Returns the state before the first step, split over the mesh or whole."""
   variables = initial_variables(config, model, labels, mesh)
   create = functools.partial(state_lib.create, tx=tx)
-  return jax.jit(create, out_shardings=replicated)(variables)
+  places = sharding.split(jax.eval_shape(create, variables), mesh)
+  return jax.jit(create, out_shardings=places)(variables)
 
 
 def initial_variables(

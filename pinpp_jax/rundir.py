@@ -28,6 +28,7 @@ _HERE = pathlib.Path(__file__).resolve().parent
 _FREE = (
   'run',
   'distributed',
+  'fsdp',
   'evals',
   'final_splits',
   'report_samples',

@@ -1,4 +1,4 @@
-"""One data-parallel mesh, and how arrays sit on it."""
+"""One mesh of all devices, and how arrays sit on it."""
 
 from typing import Any
 
@@ -8,12 +8,31 @@ import numpy as np
 
 from pinpp_jax.errors import UserError
 
+# Smaller arrays are not worth a message of their own.
+SMALL = 2**12
 
-def mesh() -> jax.sharding.Mesh:
-  """Returns the mesh in which every device is one point of a 'data' axis."""
+
+def mesh(fsdp: int = 1) -> jax.sharding.Mesh:
+  """Returns the mesh of all devices, with the axes 'data' and 'fsdp'.
+
+  A batch is split over both, a training state over 'fsdp' alone.
+
+  Args:
+    fsdp: Devices along the second axis.
+
+  Raises:
+    UserError: If the devices do not divide into groups of so many.
+  """
+  devices = jax.device_count()
+  if fsdp < 1 or devices % fsdp:
+    raise UserError(
+      f'fsdp={fsdp} does not divide {devices} devices; use 1, which splits'
+      f' nothing, or a divisor of {devices}.'
+    )
   # Explicit axes, the default since JAX 0.9, refuse the per-example gathers
   # that attacks and the parts loss need.
-  return jax.make_mesh((jax.device_count(),), ('data',), (AxisType.Auto,))
+  shape, types = (devices // fsdp, fsdp), (AxisType.Auto, AxisType.Auto)
+  return jax.make_mesh(shape, ('data', 'fsdp'), types)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -21,12 +40,31 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def split(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Returns for each array of a training state how it sits on a mesh.
+
+  Arrays of `SMALL` elements or more are split over the axis 'fsdp' of the mesh
+  along their longest dimension that divides; every device holds the others
+  whole. With one device along that axis nothing is split.
+  """
+  devices = mesh.shape['fsdp']
+
+  def one(x):
+    fitting = [i for i, n in enumerate(x.shape) if n % devices == 0]
+    if devices == 1 or x.size < SMALL or not fitting:
+      return replicated(mesh)
+    longest = max(fitting, key=lambda i: x.shape[i])
+    return NamedSharding(mesh, PartitionSpec(*[None] * longest, 'fsdp'))
+
+  return jax.tree.map(one, tree)
+
+
 def put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> Any:
   """Joins the processes' parts of a batch into global arrays.
 
   Each array is split over the devices along its first axis.
   """
-  sharding = NamedSharding(mesh, PartitionSpec('data'))
+  sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(sharding, x), batch
   )

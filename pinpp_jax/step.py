@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pinpp_jax import optim
+from pinpp_jax import optim, sharding
 from pinpp_jax.augment import Augment
 from pinpp_jax.state import TrainState
 
@@ -29,6 +29,8 @@ class Recipe:
     schedule: From the step to the learning rate that it uses.
     frozen: Top-level modules whose parameters stay as they are.
     ema_decay: Share of the average that a step keeps.
+    mesh: On whose axis 'fsdp' the state is split; None where every device holds
+      it whole.
   """
 
   model: nn.Module
@@ -40,6 +42,7 @@ class Recipe:
   schedule: Callable[[jax.Array], Any]
   frozen: tuple[str, ...]
   ema_decay: float
+  mesh: jax.sharding.Mesh | None = None
 
 
 @functools.partial(jax.jit, donate_argnames='state', static_argnames='recipe')
@@ -49,15 +52,16 @@ def train_step(
   """Takes one step; returns the new state and scalars to log."""
   augment_key, attack_key, model_key = keys(key, state.step)
   batch = recipe.augment(augment_key, batch)
+  whole = dataclasses.replace(state, params=_whole(state.params, recipe.mesh))
   if recipe.attack is not None:
-    batch = batch | {'image': perturb(state, batch, attack_key, recipe)}
+    batch = batch | {'image': perturb(whole, batch, attack_key, recipe)}
 
   def loss_fn(params):
     params = optim.stop_frozen(params, recipe.frozen)
     variables = state.variables | {'params': params}
     return recipe.objective(recipe.model, variables, batch, model_key)
 
-  grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+  grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(whole.params)
   updates, opt_state = recipe.tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   variables = {'params': params, 'batch_stats': batch_stats}
@@ -71,7 +75,7 @@ def train_step(
     'grad_norm': optax.tree.norm(grads),
     'learning_rate': jnp.asarray(recipe.schedule(state.step - 1)),
   }
-  return state, metrics
+  return _split(state, recipe.mesh), metrics
 
 
 def keys(key: jax.Array, step: jax.Array | int) -> jax.Array:
@@ -105,3 +109,20 @@ def perturb(
   )
   own = image_keys(key, batch['id'])
   return attack(own, predict, batch['image'], batch['label'])
+
+
+def _whole(params: Any, mesh: jax.sharding.Mesh | None) -> Any:
+  """Returns parameters as a network uses them: on every device.
+
+  Said, or the compiler might split the images' features instead.
+  """
+  if mesh is None:
+    return params
+  return jax.lax.with_sharding_constraint(params, sharding.replicated(mesh))
+
+
+def _split(state: TrainState, mesh: jax.sharding.Mesh | None) -> TrainState:
+  """Returns a state that is split over the devices as it was before."""
+  if mesh is None:
+    return state
+  return jax.lax.with_sharding_constraint(state, sharding.split(state, mesh))

@@ -50,7 +50,7 @@ def train(
   preempted: faults.Preemption,
 ) -> bool:
   """Takes all steps; returns False if it was asked to stop before the end."""
-  mesh = sharding.mesh()
+  mesh = sharding.mesh(config.fsdp)
   put = functools.partial(sharding.put, mesh=mesh)
   key = jax.random.key(config.seed)
 
