@@ -174,7 +174,7 @@ function nextLayer() {
 
 // Goes to the image before (-1) or after (1), on the next page too.
 async function step(by) {
-  const state = readState(), { image, ...rest } = state;
+  const state = readState(), { image } = state;
   let found = listing ?? await store.list(queryOf(state)).catch(() => null);
   if (!found) return;
   let place = found.rows.findIndex((row) => row.name === image);

@@ -50,7 +50,8 @@ document.addEventListener('keydown', (event) => {
   const one = !byId('one').hidden;
   if (event.key.startsWith('Arrow') && event.target.matches('[type=range]')) return;
   let act = ANYWHERE[event.key] ?? (one ? IN_IMAGE : IN_GRID)[event.key];
-  if (one && !shown && event.key !== 'Escape') return;
+  const leaving = event.key === 'Escape' || event.key.startsWith('Arrow');
+  if (one && !shown && !leaving) return; // There is nothing to act on yet.
   if (one && /^[1-9]$/.test(event.key) && Number(event.key) <= shown.parts.length) {
     act = () => togglePart(Number(event.key));
   }
