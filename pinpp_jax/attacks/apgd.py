@@ -235,6 +235,11 @@ class APGD:
     walk = Walk(x, empty, x, empty, loss, x, result.robust, control)
     return State(Round(keys, target, result.robust), walk)
 
+  @property
+  def stages(self):
+    """Returns what a step is made of."""
+    return (self.step,)
+
   def step(self, number: jax.Array, carry: State, inputs: Inputs) -> State:
     """Returns the walks one move further, or at the start of a phase."""
     x, control = self.propose(number, carry, inputs)

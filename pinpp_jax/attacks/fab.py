@@ -146,6 +146,11 @@ class FAB:
     target = result.ranking[:, rank + 1] if self.targeted else inputs.label
     return State(x, image, distance, target, result.robust)
 
+  @property
+  def stages(self):
+    """Returns what a step is made of."""
+    return (self.step,)
+
   def step(self, number, carry: State, inputs: Inputs) -> State:
     """Returns the state after one projection."""
     del number

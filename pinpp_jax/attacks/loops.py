@@ -56,8 +56,12 @@ class Attack(Protocol):
     """Returns a round's carry."""
     ...
 
-  def step(self, number: jax.Array, carry: Any, inputs: Inputs) -> Any:
-    """Returns the next carry."""
+  @property
+  def stages(self) -> tuple[Callable[..., Any], ...]:
+    """Returns what a step is made of, each (number, state, inputs) to state.
+
+    The first one's state is a carry, and so is what the last one returns.
+    """
     ...
 
   def active(self, carry: Any) -> jax.Array:
@@ -88,12 +92,12 @@ def run(
   `rounds` are consecutive, and some of the attack's; None stands for all. A
   round does the same alone as after others.
 
-  The loop over steps is Python's around one compiled step ('host') or a while
-  loop on the device ('scan'). 'auto' takes the host on a CPU, where XLA makes
-  the input gradient of a convolution 10 times slower inside a loop, and the
-  device elsewhere and inside an outer jit. Nothing compiles again for an equal
-  attack, the same `predict` and equal shapes; a `jax.tree_util.Partial` of a
-  function and its weights makes the weights arguments, not constants.
+  The loop over steps is Python's around a step's compiled stages ('host') or a
+  while loop on the device ('scan'). 'auto' takes the host on a CPU, where XLA
+  makes the input gradient of a convolution 10 times slower inside a loop, and
+  the device elsewhere and inside an outer jit. Nothing compiles again for an
+  equal attack, the same `predict` and equal shapes; a `jax.tree_util.Partial`
+  of a function and its weights makes the weights arguments, not constants.
 
   Raises:
     UserError: 'host' is asked for inside an outer jit.
@@ -123,7 +127,8 @@ def _on_host(attack: Attack, inputs: Inputs, rounds: range) -> jax.Array:
     for i in range(attack.length):
       if i % HOST_CHECK == 0 and not _any_active(attack, carry):
         break
-      carry = _step(attack, i, carry, inputs)
+      for stage in range(len(attack.stages)):
+        carry = _stage(attack, stage, i, carry, inputs)
     result = _finish(attack, carry, result, inputs)
   return result[0]
 
@@ -136,7 +141,9 @@ def _on_device(attack: Attack, inputs: Inputs, first, last) -> jax.Array:
 
     def step(state):
       i, carry = state
-      return i + 1, attack.step(i, carry, inputs)
+      for stage in attack.stages:
+        carry = stage(i, carry, inputs)
+      return i + 1, carry
 
     start = attack.start(number, result, inputs)
     _, carry = jax.lax.while_loop(going, step, (jnp.int32(0), start))
@@ -159,9 +166,11 @@ def _start(attack: Attack, number, result, inputs):
   return attack.start(number, result, inputs)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _step(attack: Attack, number, carry, inputs):
-  return attack.step(number, carry, inputs)
+# One stage at a time: of a whole step XLA's CPU backend makes loops that
+# compute a proposal again for each of its uses.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _stage(attack: Attack, stage: int, number, carry, inputs):
+  return attack.stages[stage](number, carry, inputs)
 
 
 @functools.partial(jax.jit, static_argnums=0)

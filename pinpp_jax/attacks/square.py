@@ -110,22 +110,46 @@ class Square:
     x = self._into_ball(inputs.image, move)
     return x, *_evaluate(inputs, x), result[1], keys
 
+  @property
+  def stages(self):
+    """Returns what a step is made of, one proposal per image."""
+    return self._draw, self._move, self._enter, self._judge
+
   def step(self, number, carry, inputs: Inputs):
     """Returns the carry after one proposal per image."""
+    return self.consider(*self._draw(number, carry, inputs), inputs)
+
+  def consider(self, carry, chosen: 'Draws', side, inputs: Inputs):
+    """Returns the carry after the proposals that (B, ...) draws make."""
+    state = carry, chosen, side
+    for stage in self.stages[1:]:
+      state = stage(None, state, inputs)
+    return state
+
+  def _draw(self, number, carry, inputs: Inputs):
     size, channels = inputs.image.shape[2:]
     side = self.side(number, size)
 
     def one(key):
       return draw(jax.random.fold_in(key, number), size, side, channels)
 
-    return self.consider(jax.vmap(one)(carry[-1]), side, carry, inputs)
+    return carry, jax.vmap(one)(carry[-1]), side
 
-  def consider(self, chosen: 'Draws', side, carry, inputs: Inputs):
-    """Returns the carry after the proposals that (B, ...) draws make."""
-    x, margin, fooled, robust, keys = carry
+  def _move(self, number, state, inputs: Inputs):
+    del number
+    carry, chosen, side = state
     move = jax.vmap(self.propose, (0, 0, None))
-    delta = move(chosen, x - inputs.image, side)
-    new = self._into_ball(inputs.image, delta)
+    return carry, move(chosen, carry[0] - inputs.image, side)
+
+  def _enter(self, number, state, inputs: Inputs):
+    del number
+    carry, delta = state
+    return carry, self._into_ball(inputs.image, delta)
+
+  def _judge(self, number, state, inputs: Inputs):
+    del number
+    carry, new = state
+    x, margin, fooled, robust, keys = carry
     new_margin, new_fooled = _evaluate(inputs, new)
     better = self.active(carry) & improves(new_margin, margin)
     x = jnp.where(better[:, None, None, None], new, x)
@@ -167,26 +191,32 @@ class Square:
     It may lead out of the ball.
     """
     size, _, channels = delta.shape
-    first = window(chosen.first, side, size)
-    sign = chosen.sign.astype(delta.dtype)[None, None]
+    # As H rows of W * C, which XLA's CPU backend computes fastest.
+    rows = delta.reshape(size, -1)
+    first = window(chosen.first, side, size, channels)
+    sign = chosen.sign.astype(delta.dtype)
     if self.norm == 'linf':
-      return delta + jnp.where(first, 2 * self.eps * sign, 0)
-    second = window(chosen.second, side, size)
+      move = along_row(2 * self.eps * sign, size)
+      return (rows + jnp.where(first, move, 0)).reshape(delta.shape)
+    second = window(chosen.second, side, size, channels)
     # Of the image, and of channels: in the window, and in both windows.
-    whole = _whole(self.norm, delta)
-    inside = _length(self.norm, jnp.where(first, delta, 0))
-    both = _length(self.norm, jnp.where(first | second, delta, 0))
+    whole = _whole(self.norm, rows)
+    inside = _length(self.norm, jnp.where(first, rows, 0), channels)
+    both = _length(self.norm, jnp.where(first | second, rows, 0), channels)
     if self.norm == 'l2':
       left = jnp.maximum(self.eps**2 - whole**2, 0) / channels
       budget = jnp.sqrt(left + both**2)
     else:
       left = jnp.maximum(self.eps - whole, 0) / channels
       budget = (left + both) * channels
-    shape = eta(self.norm, chosen.first, side, size, chosen.turned)
-    new = shape.astype(delta.dtype)[:, :, None] * sign
-    new = jnp.where(first, new + delta / (TINY + inside), 0)
-    new = new / (TINY + _length(self.norm, new)) * budget
-    return jnp.where(first, new, jnp.where(second, 0, delta))
+    shape = eta(self.norm, chosen.first, side, size, channels, chosen.turned)
+    new = shape.astype(delta.dtype) * along_row(sign, size)
+    new += rows * along_row(1 / (TINY + inside), size)
+    new = jnp.where(first, new, 0)
+    budget /= TINY + _length(self.norm, new, channels)
+    kept = jnp.where(second, 0, rows)
+    new = jnp.where(first, new * along_row(budget, size), kept)
+    return new.reshape(delta.shape)
 
   def _begin(self, key, image):
     """Returns one image's first move: stripes for linf, else tiles.
@@ -257,7 +287,7 @@ def tiles(norm: str, turned: jax.Array, sign: jax.Array, size: int):
   """
   side, margin, count = grid(size)
   origin = jnp.zeros(2, jnp.int32)
-  pattern = eta(norm, origin, side, side, False)[None, None]
+  pattern = eta(norm, origin, side, side, 1, False)[None, None]
   turned = turned[:, :, None, None]
   pattern = jnp.where(turned, jnp.swapaxes(pattern, 2, 3), pattern)
   full = pattern[..., None] * sign[:, :, None, None]
@@ -274,11 +304,14 @@ def grid(size: int) -> tuple[int, int, int]:
   return side, margin, (size - margin) // side
 
 
-def window(place: jax.Array, side: jax.Array, size: int) -> jax.Array:
-  """Returns a mask (H, W, 1) of the square of a side that starts at a place."""
+def window(
+  place: jax.Array, side: jax.Array, size: int, channels: int
+) -> jax.Array:
+  """Returns the mask (H, W * C) of a square that starts at a place."""
   offset = jnp.arange(size)[None] - place[:, None]
-  inside = (offset >= 0) & (offset < side)
-  return (inside[0][:, None] & inside[1][None])[:, :, None]
+  rows, columns = ((offset >= 0) & (offset < side)).astype(jnp.int8)
+  columns = jnp.repeat(columns, channels)
+  return (rows[:, None] & columns[None]) > 0
 
 
 def eta(
@@ -286,50 +319,66 @@ def eta(
   place: jax.Array,
   side: int | jax.Array,
   size: int,
+  channels: int,
   turned: bool | jax.Array,
 ) -> jax.Array:
-  """Returns the pattern of a window, (H, W), 0 outside: a bump and a dent.
+  """Returns the pattern of a window, (H, W * C), 0 outside: a bump and a dent.
 
-  Of length 1. The bump fills the upper half of the window, the dent the lower
-  one; `turned` transposes them.
+  Of length 1 in each channel. The bump fills the upper half of the window, the
+  dent the lower one; `turned` transposes them. Either is a hill: a sum of
+  squares of half width 0, 1, ... around its centre, of weights 1/(k+1)^2 for
+  l2 and 1/(k+1)^4 for l1, and so the smaller one of two profiles.
   """
-  dtype = jnp.result_type(float)
-  offset = jnp.arange(size)[None] - place[:, None]
-  rows = jnp.where(turned, offset[1], offset[0])
-  columns = jnp.where(turned, offset[0], offset[1])
-  half = side // 2
-  upper = _bump(norm, rows, columns, half, side, dtype)
-  lower = _bump(norm, rows - half, columns, side - half, side, dtype)
-  whole = upper - lower
-  whole = whole / _whole(norm, whole)
-  return jnp.where(turned, whole.T, whole)
+  height = _profile(norm, side, size)
+  half, offset = side // 2, jnp.arange(size)
+  rows, columns = offset - place[0], offset - place[1]
+  along = jnp.where(turned, columns, rows)
+  across = height(jnp.where(turned, rows, columns), side)
+  # The lengths do not depend on the place, nor do they on the image.
+  flat = height(offset, side)[None]
+  heights = half, side - half
+  lengths = [
+    _whole(norm, jnp.minimum(height(offset, h)[:, None], flat)) for h in heights
+  ]
+  parts = sum((length > 0).astype(flat.dtype) for length in lengths)
+  scale = jnp.sqrt(parts) if norm == 'l2' else parts
+
+  def hill(offset, extent, length):
+    length = jnp.where(length > 0, length, 1) * scale
+    profiles = height(offset, extent) / length, across / length
+    first, second = (jnp.where(turned, *x) for x in (profiles[::-1], profiles))
+    second = jnp.repeat(second, channels)
+    return jnp.minimum(first[:, None], second[None])
+
+  upper = hill(along, half, lengths[0])
+  return upper - hill(along - half, side - half, lengths[1])
 
 
-def _bump(norm, rows, columns, height, width, dtype):
-  """Returns a hill of length 1 on height x width, 0 outside; or all 0.
+def _profile(norm, side, size):
+  """Returns the height of a hill, at offsets of an axis where it is widest.
 
-  The hill is a sum of squares of half width 0, 1, ... around the centre, of
-  weights 1/(k+1)^2 for l2 and 1/(k+1)^4 for l1: at distance m the sum over
-  k >= m, read from a table of sums.
+  At distance m from the centre the sum of weights over k >= m, read from a
+  table of sums.
   """
-  size, power = rows.shape[0], 2 if norm == 'l2' else 4
+  power = 2 if norm == 'l2' else 4
   weights = [1 / (k + 1) ** power for k in range(size)]
   # Summed from the smallest on.
   table = [*itertools.accumulate(reversed(weights), initial=0.0)][::-1]
-  table = jnp.asarray(table, dtype)
-  levels = jnp.maximum(height // 2, width // 2) + 1
+  table = jnp.asarray(table, jnp.result_type(float))
+  levels = side // 2 + 1
   table = jnp.maximum(table - table[jnp.minimum(levels, size)], 0)
 
-  def along(offset, extent):
+  def height(offset, extent):
     distance = jnp.clip(jnp.abs(offset - extent // 2), 0, size - 1)
     inside = (offset >= 0) & (offset < extent)
     return jnp.where(inside, table[distance], 0)
 
-  hill = jnp.minimum(
-    along(rows, height)[:, None], along(columns, width)[None, :]
-  )
-  length = _whole(norm, hill)
-  return hill / jnp.where(length > 0, length, 1)
+  return height
+
+
+def along_row(values: jax.Array, size: int) -> jax.Array:
+  """Returns (1, W * C) of values (C,) of the channels."""
+  return jnp.tile(values, size)[None]
 
 
 def _evaluate(inputs: Inputs, x):
@@ -342,13 +391,11 @@ def _evaluate(inputs: Inputs, x):
   return margin, jnp.argmax(logits, axis=-1) != inputs.label
 
 
-def _length(norm: str, x):
-  """Returns the L2 or L1 norm of each channel of an image, (1, 1, C)."""
-  # Channels as rows: XLA's CPU backend adds up the last axis fastest.
-  row = jnp.moveaxis(x, -1, 0).reshape(x.shape[-1], -1)
-  if norm == 'l2':
-    return jnp.sqrt(jnp.sum(jnp.square(row), axis=1))[None, None]
-  return jnp.sum(jnp.abs(row), axis=1)[None, None]
+def _length(norm: str, rows, channels: int):
+  """Returns the L2 or L1 norm of each channel of (H, W * C), (C,)."""
+  size = jnp.square(rows) if norm == 'l2' else jnp.abs(rows)
+  total = jnp.sum(jnp.sum(size, axis=0).reshape(-1, channels), axis=0)
+  return jnp.sqrt(total) if norm == 'l2' else total
 
 
 def _whole(norm: str, x):

@@ -75,9 +75,9 @@ def test_a_second_call_compiles_nothing(inputs, predict):
   keys, image, label = inputs
   attack = APGD(eps=0.01, steps=3, loss='targeted_dlr', target_classes=2)
   attack(keys, predict, image, label)
-  before = loops._step._cache_size()
+  before = loops._stage._cache_size()
   attack(keys, predict, image + 0, jax.nn.one_hot(label, K))
-  assert loops._step._cache_size() == before
+  assert loops._stage._cache_size() == before
 
 
 def test_rounds_do_the_same_alone(inputs, predict):

@@ -61,7 +61,7 @@ def assert_goes(prints, given, attack, network, image, label):
   margins, points = [margin], [prints(x)]
   for i in range(QUERIES):
     side = attack.side(i * STRIDE, image.shape[1])
-    carry = consider(draws(given, i, len(x)), side, carry, inputs)
+    carry = consider(carry, draws(given, i, len(x)), side, inputs)
     margins.append(carry[1])
     points.append(prints(carry[0]))
   margins, points = np.stack(margins), np.stack(points)[KEPT]
@@ -95,12 +95,12 @@ def test_goes_as_autoattack_does(norm, recorded, prints):
   assert (np.diff(margins, axis=0) < 0).sum() > 100
 
 
-def shifted(place, side, size):
-  return window(place + 1, side, size)
+def shifted(place, side, size, channels):
+  return window(place + 1, side, size, channels)
 
 
-def turned_over(norm, place, side, size, turned):
-  return pattern(norm, place, side, size, ~turned)
+def turned_over(norm, place, side, size, channels, turned):
+  return pattern(norm, place, side, size, channels, ~turned)
 
 
 window, pattern = square.window, square.eta
