@@ -81,7 +81,7 @@ def ours(net: str, norm: str, loss: str, data: Data, dtype: Any) -> End:
     label = jnp.asarray(data.label, jnp.int32)
     network = Recorded().network(net, dtype)
     _, _, last = Run(attack, network, image, label, start).walk()
-  return End(last.robust, last.best_x)
+  return End(np.asarray(last.robust), np.asarray(last.best_x))
 
 
 @contextlib.contextmanager

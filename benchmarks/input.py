@@ -13,7 +13,9 @@ is what the core worked, so that other work on the machine counts little.
 
 import argparse
 from collections.abc import Callable
+import contextlib
 import dataclasses
+import importlib
 import io
 import statistics
 import tempfile
@@ -26,10 +28,10 @@ from PIL import Image
 from pinpp_jax.data import images, pipeline, sources
 from pinpp_jax.tools import build
 
-try:
-  import simplejpeg
-except ImportError:
-  simplejpeg = None
+# Not an extra: a row for those who have it.
+simplejpeg: Any = None
+with contextlib.suppress(ImportError):
+  simplejpeg = importlib.import_module('simplejpeg')
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
 STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
