@@ -3,12 +3,12 @@
 import json
 import time
 
-import attacked
+import attack_together
 import numpy as np
 import processes
 import pytest
 
-PROGRAM = 'tests/cluster/attacked.py'
+PROGRAM = 'tests/cluster/attack_together.py'
 
 
 def result(folder):
@@ -23,7 +23,7 @@ def found(folder):
 def alone(tmp_path_factory):
   """What one process finds, with eight devices."""
   folder = tmp_path_factory.mktemp('alone')
-  attacked.attack(folder)
+  attack_together.attack(folder)
   return folder
 
 
@@ -52,5 +52,5 @@ def test_what_a_killed_one_left_is_gone_on_with(alone, tmp_path):
     assert group.processes[1].wait(600) != 0
   assert not (tmp_path / 'result.json').exists()
   # On another number of processes.
-  attacked.attack(tmp_path)
+  attack_together.attack(tmp_path)
   assert result(tmp_path)['flags'] == result(alone)['flags']
