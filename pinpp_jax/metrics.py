@@ -10,9 +10,10 @@ from typing import Any
 
 from absl import logging
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 import tensorboardX
+
+from pinpp_jax import processes
 
 FILE = 'metrics.jsonl'
 
@@ -24,7 +25,9 @@ def add(total: Any, part: Any) -> Any:
     A tree like `part` with float64 leaves: a float32 count would stop growing
     at 2**24 examples.
   """
-  part = jax.tree.map(lambda x: np.asarray(x, np.float64), fetch(part))
+  part = jax.tree.map(
+    lambda x: np.asarray(x, np.float64), processes.fetch(part)
+  )
   return part if total is None else jax.tree.map(np.add, total, part)
 
 
@@ -34,53 +37,6 @@ def means(total: Mapping[str, tuple[Any, Any]] | None) -> dict[str, float]:
     name: float(s) / float(n) if n else math.nan
     for name, (s, n) in (total or {}).items()
   }
-
-
-def fetch(tree: Any) -> Any:
-  """Returns the whole value of every array, on every process, as numpy.
-
-  Arrays sharded over several processes are gathered; every process must call
-  this at the same point.
-  """
-
-  def one(x):
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
-      return np.asarray(multihost_utils.process_allgather(x, tiled=True))
-    return np.asarray(x)
-
-  return jax.tree.map(one, jax.device_get(tree) if _all_here(tree) else tree)
-
-
-def _all_here(tree: Any) -> bool:
-  """Whether one device_get, which overlaps the copies, can fetch the tree."""
-  return all(
-    x.is_fully_addressable
-    for x in jax.tree.leaves(tree)
-    if isinstance(x, jax.Array)
-  )
-
-
-def sum_over_processes(tree: Any) -> Any:
-  """Adds up host arrays (same shapes everywhere) over all processes.
-
-  The identity for one process. Every process must call this at the same point.
-
-  Returns:
-    A tree of numpy arrays with the dtypes given: the values travel as bytes,
-    because jax would halve 64-bit numbers.
-  """
-  if jax.process_count() == 1:
-    return jax.tree.map(np.asarray, tree)
-
-  def one(x):
-    x = np.asarray(x)
-    sent = np.frombuffer(np.ascontiguousarray(x).tobytes(), np.uint8)
-    got = np.asarray(multihost_utils.process_allgather(sent))
-    return sum(
-      np.frombuffer(row.tobytes(), x.dtype).reshape(x.shape) for row in got
-    )
-
-  return jax.tree.map(one, tree)
 
 
 class Writer:
@@ -124,7 +80,7 @@ class Writer:
     reserved = sorted({'step', 'time'} & set(values))
     if reserved:
       raise ValueError(f'{reserved} are fields of every row, not metrics.')
-    fetched = fetch(dict(values))  # In the order of the alphabet.
+    fetched = processes.fetch(dict(values))  # In the order of the alphabet.
     floats = {name: float(fetched[name]) for name in values}
     bad = [name for name, v in floats.items() if not math.isfinite(v)]
     if bad:

@@ -29,35 +29,6 @@ def test_mean_of_nothing_is_nan():
   assert metrics.means(None) == {}
 
 
-def test_fetch_gathers_sharded_arrays():
-  mesh = jax.make_mesh((8,), ('data',), (jax.sharding.AxisType.Auto,))
-  spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
-  value = np.arange(16)
-  got = metrics.fetch({'x': jax.device_put(value, spec), 'y': 3})
-  np.testing.assert_array_equal(got['x'], value)
-  assert isinstance(got['x'], np.ndarray) and got['y'] == 3
-
-
-def test_sum_over_one_process_is_identity():
-  tree = {'a': np.array([2**40, 3], np.int64)}
-  got = metrics.sum_over_processes(tree)
-  assert got['a'].dtype == np.int64
-  np.testing.assert_array_equal(got['a'], tree['a'])
-
-
-def test_sum_over_processes_keeps_64_bits(monkeypatch):
-  tree = {'n': np.array([2**40 + 1, -5], np.int64), 'x': np.float64(1 / 3)}
-  monkeypatch.setattr(jax, 'process_count', lambda: 3)
-  monkeypatch.setattr(
-    metrics.multihost_utils,
-    'process_allgather',
-    lambda x: jnp.stack([jnp.asarray(x)] * 3),
-  )
-  got = metrics.sum_over_processes(tree)
-  np.testing.assert_array_equal(got['n'], 3 * tree['n'])
-  assert got['x'] == 1 / 3 + 1 / 3 + 1 / 3
-
-
 def test_rows_come_back(tmp_path):
   with metrics.Writer(tmp_path, clock=lambda: 12.5) as write:
     write(1, {'loss': jnp.float32(0.5)})

@@ -22,8 +22,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from pinpp_jax import processes
 from pinpp_jax.errors import UserError
-from pinpp_jax.evals import checks, given, processes, versions
+from pinpp_jax.evals import checks, given, versions
 from pinpp_jax.evals.job import Job, Placing, Strike, as_partial, logits
 from pinpp_jax.evals.outcome import Outcome, Record, write
 from pinpp_jax.evals.verdicts import Store, Verdicts

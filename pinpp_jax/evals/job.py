@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import numpy as np
 
+from pinpp_jax import processes
 from pinpp_jax.errors import UserError
-from pinpp_jax.evals import processes, versions
+from pinpp_jax.evals import versions
 
 # Images whose logits tell one network from another.
 PROBE = 8

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from pinpp_jax import metrics
+from pinpp_jax import processes
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import grids
@@ -47,6 +47,6 @@ def masks(
     np.add.at(table, (label, local, *np.ogrid[: size[0], : size[1]]), 1)
   if not table.size:
     raise UserError('The location prior needs training images.')
-  local = metrics.sum_over_processes(table).argmax(1)
+  local = processes.sum_of_all(table).argmax(1)
   ids = local + labels.first[:, None, None] - 1
   return np.where(local > 0, ids, 0).astype(np.int32)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pinpp_jax import metrics
+from pinpp_jax import processes
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.evals import examples as examples_lib
 from pinpp_jax.evals import predictions
@@ -49,7 +49,7 @@ def samples(
     placed = put({name: batch[name] for name in predictions.FIELDS})
     parts = predictions.outputs(model, variables, placed['image']).get('parts')
     has_parts = bool(parts) and parts[0].shape[-1] == labels.num_parts + 1
-    grids = metrics.fetch(
+    grids = processes.fetch(
       predictions.predict(
         variables,
         placed,

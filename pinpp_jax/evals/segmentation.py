@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pinpp_jax import attacks, metrics
+from pinpp_jax import attacks, processes
 from pinpp_jax.construct import construct
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.errors import UserError
@@ -130,7 +130,7 @@ class Segmentation:
     images = seen = 0
     found = self._predictions(variables, key, once)
     for image_size, arrays in examples_lib.one_behind(found):
-      arrays = metrics.fetch(arrays)
+      arrays = processes.fetch(arrays)
       seen += int(arrays['mask'].sum())
       masked = (arrays['mask'] > 0) & (arrays['source'] != 0)
       images += int(masked.sum())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pinpp_jax import metrics
+from pinpp_jax import processes
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.evals import counts, grids
 
@@ -78,7 +78,7 @@ class Tables:
     Every process must call this at the same point.
     """
     named = {}
-    for key, table in metrics.sum_over_processes(self._tables).items():
+    for key, table in processes.sum_of_all(self._tables).items():
       for name, value in self._of_table(table, *key).items():
         named[name] = float(value[0])
         if self._bootstrap:
