@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from pinpp_jax import state, step
+from pinpp_jax import sharding, state, step
 
 
 class Steps:
@@ -17,6 +17,7 @@ class Steps:
     batches: Endless, on the device.
     image_size: Side of their images.
     variables: First weights and statistics; fresh ones if None.
+    mesh: Over which the batches are split; None for one device.
   """
 
   def __init__(
@@ -25,6 +26,7 @@ class Steps:
     batches: Iterator[Any],
     image_size: int,
     variables: Any = None,
+    mesh: jax.sharding.Mesh | None = None,
   ):
     self.recipe, self._batches = recipe, batches
     self.key = jax.random.key(0)
@@ -35,6 +37,8 @@ class Steps:
     self.state = jax.jit(functools.partial(state.create, tx=recipe.tx))(
       variables
     )
+    if mesh is not None:
+      self.state = jax.device_put(self.state, sharding.replicated(mesh))
 
   def __call__(self) -> dict[str, jax.Array]:
     """Returns the step's metrics, to be waited for."""

@@ -45,7 +45,8 @@ class Group:
   def __init__(self, *arguments, count, devices=1):
     self._folder = tempfile.TemporaryDirectory()
     self._logs = [pathlib.Path(self._folder.name, str(i)) for i in range(count)]
-    told = os.environ | meeting(devices) | {'SLURM_NTASKS': str(count)}
+    told = os.environ | meeting(devices)
+    told |= {'SLURM_NTASKS': str(count), 'PYTHONPATH': str(ROOT)}
     self.processes = []
     for number, path in enumerate(self._logs):
       own = {'SLURM_PROCID': str(number), 'SLURM_LOCALID': str(number)}

@@ -1,14 +1,12 @@
 """Every recipe trains, is killed, resumes, and ends with the same bits."""
 
 import importlib
-import json
 import pathlib
 
-import jax
-import numpy as np
 import pytest
+import runs
 
-from pinpp_jax import checkpoint, main, metrics, sharding, train
+from pinpp_jax import checkpoint, main, train
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAMES = sorted(
@@ -38,12 +36,6 @@ def smoke(name, option, data_dir):
   return small
 
 
-def final(workdir):
-  """Returns the best variables and the whole state, as numpy."""
-  here = sharding.replicated(sharding.mesh())
-  return jax.device_get(checkpoint.load_best(workdir, here))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(('name', 'option'), VARIANTS)
 def test_an_interrupted_run_ends_like_the_whole_run(
@@ -66,14 +58,7 @@ def test_an_interrupted_run_ends_like_the_whole_run(
   train.run(recipe, tmp_path / 'parts')
 
   whole, parts = (tmp_path / which for which in ('whole', 'parts'))
-  jax.tree.map(np.testing.assert_array_equal, final(whole), final(parts))
-  rows = [
-    [row | {'time': 0} for row in metrics.read(folder)]
-    for folder in (whole, parts)
-  ]
-  assert rows[0] == rows[1]
-  scores = [json.loads((f / 'scores.json').read_text()) for f in (whole, parts)]
-  assert scores[0] == scores[1]
+  runs.assert_same(whole, parts)
   assert (parts / 'report.html').exists()
 
 

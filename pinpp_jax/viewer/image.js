@@ -32,9 +32,11 @@ async function showOne(state) {
   const turn = ++wanted;
   if (shown?.name !== state.image) {
     shown = null;
+    byId('image').ariaBusy = 'true'; // What is seen is still the last one.
     const row = listing?.rows.find((one) => one.name === state.image) ?? await store.find(state.image);
     const detail = row && await store.detail(row).catch(() => null);
     if (turn !== wanted) return;
+    byId('image').ariaBusy = 'false';
     if (!detail) return missing(state.image);
     shown = detail;
     byId('name').focus({ preventScroll: true });

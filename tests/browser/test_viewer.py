@@ -207,7 +207,7 @@ def test_the_keyboard_is_enough(tab, address):
   tab.until(
     f'location.hash.includes(encodeURIComponent("{names[2 + columns]}"))'
   )
-  page.wait_for_selector('.stage svg path')
+  page.wait_for_selector('#image[aria-busy=false]')
   page.keyboard.press('1')
   tab.until('location.hash.includes("hide=1")')
   page.keyboard.press('Escape')
