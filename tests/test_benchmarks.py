@@ -23,6 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
     ('viewer', 'first page'),
     ('race', 'compiled after warm-up: 0'),
     ('input', 'images/s of a core'),
+    ('scaling', 'A MODEL, not measured'),
   ],
 )
 def test_quick_form(name, line):

@@ -35,14 +35,14 @@ def train(data_dir, recipe, **fields):
 
 def configs(data_dir, folder):
   """Returns every task's recipe, and its folder's name."""
-  clean = train(data_dir, 'mpm_clean')
+  clean = train(data_dir, 'resnet')
   robust = train(
     data_dir,
     'mpm',
     **{'attack.steps': 1, 'best': 'validation/clean_accuracy'},
   )
   del robust.evals.pgd10, robust.evals.parts
-  again = train(data_dir, 'mpm_clean', run='evaluate')
+  again = train(data_dir, 'resnet', run='evaluate')
   with again.unlocked():
     again.evals = {'autoattack': AUTOATTACK}
   label = importlib.import_module('configs.label').get_config('smoke')
