@@ -267,7 +267,11 @@ def _by_blocks(x, kernel, stride, padding):
 
 def _pointwise(x, kernel, stride, padding):
   del padding
-  return x[:, ::stride, ::stride] @ kernel[0, 0]
+  x = x[:, ::stride, ::stride]
+  # As rows: with several axes to sum over, XLA makes a transposed copy for the
+  # gradient to the weights, and all that it depends on once more, slowly.
+  y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
+  return y.reshape(*x.shape[:-1], -1)
 
 
 def _shift_and_add(x, kernel, stride, padding):
