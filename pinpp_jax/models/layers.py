@@ -55,8 +55,8 @@ def max_pool(x: jax.Array, *, rewrite: bool | None = None) -> jax.Array:
 
   Args:
     x: Input.
-    rewrite: Compute maxima of shifted copies and the gradient as nine masked
-      ones, by default `fast_on_cpu()`. Same result: the first of equal maxima
+    rewrite: Compute maxima of shifted copies and the gradient as masked ones,
+      by default `fast_on_cpu()`. Same result: the first of equal maxima
       gets all of it.
   """
   rewrite = fast_on_cpu() if rewrite is None else rewrite
@@ -76,17 +76,43 @@ def _pool(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _pool_with_masks(x: jax.Array) -> jax.Array:
-  """Takes maxima of three rows, then of three columns.
+  """Takes maxima of three columns, then of three rows.
 
   XLA's CPU compiler makes scalar loops of `_pool` and its gradient; what this
   and the other rewrites gain is measured by benchmarks/cpu_layers.py.
   """
-  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
-  rows, columns = x.shape[1] - 2, x.shape[2] - 2
-  tall = [x[:, i : i + rows : 2] for i in range(3)]
-  x = functools.reduce(jnp.maximum, tall)
-  wide = [x[:, :, j : j + columns : 2] for j in range(3)]
-  return functools.reduce(jnp.maximum, wide)
+  return _maxima(_maxima(x, axis=2), axis=1)
+
+
+def _windows(x: jax.Array, axis: int) -> list[jax.Array]:
+  """Returns the first, middle and last entry of all windows along an axis."""
+  around = [(0, 0)] * x.ndim
+  around[axis] = (1, 1)
+  padded = jnp.pad(x, around, constant_values=-np.inf)
+  size = x.shape[axis]
+  return [jax.lax.slice_in_dim(padded, i, i + size, 2, axis) for i in range(3)]
+
+
+def _maxima(x: jax.Array, axis: int) -> jax.Array:
+  return functools.reduce(jnp.maximum, _windows(x, axis))
+
+
+def _to_first(x: jax.Array, y: jax.Array, g: jax.Array, axis: int) -> jax.Array:
+  """Returns the gradient to x of y = _maxima(x, axis), given that to y."""
+  first, middle, last = (entry == y for entry in _windows(x, axis))
+  shares = [
+    jnp.where(here, g, 0)
+    for here in (first, middle & ~first, last & ~middle & ~first)
+  ]
+  # Of the padded axis, entry 2 k ends one window and begins the next.
+  at_end, at_start = ([(0, 0)] * x.ndim for _ in range(2))
+  at_end[axis], at_start[axis] = (0, 1), (1, 0)
+  even = jnp.pad(shares[0], at_end) + jnp.pad(shares[2], at_start)
+  odd = jnp.pad(shares[1], at_end)
+  shape = list(even.shape)
+  shape[axis] *= 2
+  padded = jnp.stack([even, odd], axis + 1).reshape(shape)
+  return jax.lax.slice_in_dim(padded, 1, 1 + x.shape[axis], axis=axis)
 
 
 def _pool_forward(x):
@@ -96,23 +122,9 @@ def _pool_forward(x):
 
 def _pool_backward(residuals, g):
   x, y = residuals
-  (_, height, width, _), (_, rows, columns, _) = x.shape, y.shape
-  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
-  total = jnp.zeros_like(padded)
-  taken = jnp.zeros(y.shape, bool)
-  for i in range(3):
-    for j in range(3):
-      stops = (i + 2 * rows - 1, j + 2 * columns - 1)
-      window = padded[:, i : stops[0] : 2, j : stops[1] : 2]
-      here = (window == y) & ~taken
-      taken |= here
-      after = (height + 2 - stops[0], width + 2 - stops[1])
-      total += jax.lax.pad(
-        jnp.where(here, g, 0),
-        jnp.zeros((), g.dtype),
-        ((0, 0, 0), (i, after[0], 1), (j, after[1], 1), (0, 0, 0)),
-      )
-  return (total[:, 1:-1, 1:-1],)
+  # Columns before rows: the first of equal maxima is the one that torch finds.
+  wide = _maxima(x, axis=2)
+  return (_to_first(x, wide, _to_first(wide, y, g, axis=1), axis=2),)
 
 
 _pool_with_masks.defvjp(_pool_forward, _pool_backward)

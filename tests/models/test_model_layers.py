@@ -246,7 +246,21 @@ def test_the_rewritten_pool_has_the_same_gradient(size, levels):
     return jnp.sum(y * jnp.sin(jnp.arange(y.size)).reshape(y.shape))
 
   for function in (weighted, jax.grad(weighted)):
-    np.testing.assert_allclose(function(x, True), function(x, False), rtol=1e-6)
+    np.testing.assert_allclose(
+      function(x, True), function(x, False), rtol=1e-6, atol=1e-6
+    )
+
+
+def test_the_rewritten_1x1_sums_its_weight_gradient_over_one_axis():
+  x, kernel = jnp.ones((2, 6, 6, 3)), jnp.ones((1, 1, 3, 4))
+
+  def total(kernel):
+    return layers.convolve(x, kernel, stride=2, rewrite=True).sum()
+
+  jaxpr = jax.make_jaxpr(jax.grad(total))(kernel)
+  products = [e for e in jaxpr.eqns if e.primitive.name == 'dot_general']
+  summed = [e.params['dimension_numbers'][0][0] for e in products]
+  assert summed and all(len(axes) == 1 for axes in summed)
 
 
 @pytest.mark.parametrize('size', [16, 18])
