@@ -277,13 +277,18 @@ def _by_blocks(x, kernel, stride, padding):
   return _stem(x, kernel)
 
 
+def _product(x: jax.Array, weights: jax.Array) -> jax.Array:
+  """Multiplies the last axis of (B, H, W, C) by (C, D).
+
+  As rows: with several axes to sum over, XLA makes a transposed copy for the
+  gradient to the weights, and all that it depends on once more, slowly.
+  """
+  return (x.reshape(-1, x.shape[-1]) @ weights).reshape(*x.shape[:-1], -1)
+
+
 def _pointwise(x, kernel, stride, padding):
   del padding
-  x = x[:, ::stride, ::stride]
-  # As rows: with several axes to sum over, XLA makes a transposed copy for the
-  # gradient to the weights, and all that it depends on once more, slowly.
-  y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
-  return y.reshape(*x.shape[:-1], -1)
+  return _product(x[:, ::stride, ::stride], kernel[0, 0])
 
 
 def _shift_and_add(x, kernel, stride, padding):
@@ -296,7 +301,7 @@ def _shift_and_add(x, kernel, stride, padding):
 
 def _one_product(x, kernel, stride, padding):
   taps = jnp.concatenate(_shifted(x, kernel.shape[0], stride, padding), -1)
-  return taps @ kernel.reshape(-1, kernel.shape[-1])
+  return _product(taps, kernel.reshape(-1, kernel.shape[-1]))
 
 
 @jax.custom_jvp

@@ -251,11 +251,14 @@ def test_the_rewritten_pool_has_the_same_gradient(size, levels):
     )
 
 
-def test_the_rewritten_1x1_sums_its_weight_gradient_over_one_axis():
-  x, kernel = jnp.ones((2, 6, 6, 3)), jnp.ones((1, 1, 3, 4))
+@pytest.mark.parametrize('size', [1, 3])
+def test_products_sum_their_weight_gradient_over_one_axis(size):
+  x, kernel = jnp.ones((2, 6, 6, 3)), jnp.ones((size, size, 3, 4))
 
   def total(kernel):
-    return layers.convolve(x, kernel, stride=2, rewrite=True).sum()
+    padding = size // 2
+    y = layers.convolve(x, kernel, stride=2, padding=padding, rewrite=True)
+    return y.sum()
 
   jaxpr = jax.make_jaxpr(jax.grad(total))(kernel)
   products = [e for e in jaxpr.eqns if e.primitive.name == 'dot_general']
