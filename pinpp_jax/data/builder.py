@@ -5,11 +5,11 @@
 
 TFDS's own writer needs TensorFlow as soon as a split is larger than a
 gigabyte (its shuffle goes through files). For ArrayRecord the records are
-therefore written here, in an order fixed beforehand.
+therefore written by `shards.py`, in an order fixed beforehand.
 """
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import fcntl
 import itertools
@@ -19,19 +19,16 @@ import shutil
 import sys
 from typing import Any
 
-from array_record.python.array_record_module import ArrayRecordWriter
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import example_serializer
 import tqdm
 
-from pinpp_jax.data import features, imagenet, mini, prepare, splits
+from pinpp_jax.data import features, imagenet, mini, prepare, shards, splits
 from pinpp_jax.data.findings import Findings
 from pinpp_jax.data.prepare import Prepared
 from pinpp_jax.data.release import Release
 from pinpp_jax.errors import UserError
 
 RELEASE = '1.0.0'
-SHARD_BYTES = 256 << 20
 # `tfds build` has no flags for these.
 IMAGENET_VARIABLE = 'PINPP_IMAGENET_DIR'
 SKIP_VARIABLE = 'PINPP_SKIP_BAD'
@@ -101,11 +98,10 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # Both are completed by a build: the classes are those of the release.
     self._label = tfds.features.ClassLabel()
     self._facts = tfds.core.MetadataDict()
-    self._features = tfds.features.FeaturesDict(features.of_record(self._label))
     return tfds.core.DatasetInfo(
       builder=self,
       description=f'{self.DESCRIPTION}\n\n{_RECORD}',
-      features=self._features,
+      features=tfds.features.FeaturesDict(features.of_record(self._label)),
       homepage=self.HOMEPAGE,
       citation=self.CITATION,
       metadata=self._facts,
@@ -150,56 +146,45 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       try:
         if self.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
           return super()._generate_splits(dl_manager, download_config)
-        generators = self._split_generators(dl_manager)
-        return [
-          self._write(name, examples, download_config.max_examples_per_split)
-          for name, examples in generators.items()
-        ]
+        self._split_generators(dl_manager)
+        return self._write(download_config)
       finally:
         (pathlib.Path(self.data_path) / 'spool.tmp').unlink(missing_ok=True)
 
   def _write(
-    self, split: str, examples: Iterator[tuple[str, Any]], limit: int | None
-  ) -> tfds.core.SplitInfo:
-    """Writes a split's shards, all of about the same number of records."""
+    self, config: tfds.download.DownloadConfig
+  ) -> list[tfds.core.SplitInfo]:
+    """Writes all splits, by Beam's workers if `config` has options for it."""
     assert self.prepared is not None
-    names = self.prepared.split[split][:limit]
-    size = self.prepared.num_bytes(names)
-    shards = min(max(1, -(-size // SHARD_BYTES)), len(names))
-    template = self._get_filename_template(split_name=split)
-    steps = _progress(
-      itertools.islice(examples, limit),
-      len(names),
-      f'Writing {split}',
-      ' images',
-    )
-    specs: Any = self._features.get_serialized_info()
-    serializer = example_serializer.ExampleSerializer(specs)
-    lengths, num_bytes = [], 0
-    for shard in range(shards):
-      end = len(names) * (shard + 1) // shards
-      path = template.sharded_filepath(shard_index=shard, num_shards=shards)
-      # One record per group: any record can be read without its neighbours.
-      writer = ArrayRecordWriter(os.fspath(path), 'group_size:1')
-      count = end - sum(lengths)
-      for _, example in itertools.islice(steps, count):
-        proto = serializer.get_tf_example(
-          self._features.encode_example(example)
-        )
-        # A map's entries have any order unless they are asked to be sorted.
-        data = proto.SerializeToString(deterministic=True)
-        writer.write(data)
-        num_bytes += len(data)
-      writer.close()
-      lengths.append(count)
-    # The bar closes when it is asked for one more.
-    assert next(steps, None) is None
-    return tfds.core.SplitInfo(
-      name=split,
-      shard_lengths=lengths,
-      num_bytes=num_bytes,
-      filename_template=template,
-    )
+    limit = config.max_examples_per_split
+    templates = {
+      name: self._get_filename_template(split_name=name)
+      for name, names in self.prepared.split.items()
+      if names
+    }
+    planned = {
+      name: shards.plan(
+        self.prepared, self.prepared.split[name][:limit], template
+      )
+      for name, template in templates.items()
+    }
+    every = list(itertools.chain(*planned.values()))
+    if config.beam_options is None:
+      sizes = _write_here(every)
+    else:
+      sizes = shards.write_with_beam(
+        every, config.beam_options, config.beam_runner
+      )
+    of_path = {s.path: size for s, size in zip(every, sizes, strict=True)}
+    return [
+      tfds.core.SplitInfo(
+        name=name,
+        shard_lengths=[len(shard.names) for shard in planned[name]],
+        num_bytes=sum(of_path[shard.path] for shard in planned[name]),
+        filename_template=template,
+      )
+      for name, template in templates.items()
+    ]
 
 
 class Pinpp(PartBuilder, skip_registration=True):
@@ -269,15 +254,20 @@ def mini_folder(data_dir: str | os.PathLike[str]) -> pathlib.Path:
 
 def _progress(steps, total: int, title: str, unit: str):
   """Returns the steps behind a bar; in a log, a line every half minute."""
-  return iter(
-    tqdm.tqdm(
-      steps,
-      total=total,
-      desc=title,
-      unit=unit,
-      mininterval=0.2 if sys.stderr.isatty() else 30.0,
-    )
+  return tqdm.tqdm(
+    steps,
+    total=total,
+    desc=title,
+    unit=unit,
+    mininterval=0.2 if sys.stderr.isatty() else 30.0,
   )
+
+
+def _write_here(planned: Sequence[shards.Shard]) -> list[int]:
+  """Writes shards one after another; returns the bytes of their records."""
+  total = sum(len(shard.names) for shard in planned)
+  with _progress(None, total, 'Writing', ' images') as bar:
+    return [shards.write(shard, bar.update) for shard in planned]
 
 
 @contextlib.contextmanager

@@ -50,6 +50,11 @@ class Prepared:
     rows = (self.rows[name] for name in file_names)
     return sum(r.mask_size + r.text_size + r.image_size + 200 for r in rows)
 
+  def only(self, file_names: Iterable[str]) -> 'Prepared':
+    """Returns what the records of these images need."""
+    rows = {name: self.rows[name] for name in file_names}
+    return dataclasses.replace(self, split={}, rows=rows)
+
   def records(self, file_names: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yields the records of these images, in this order."""
     with open(self.spool, 'rb') as spool:

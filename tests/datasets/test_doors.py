@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+from pinpp_jax.data import shards
 from pinpp_jax.tools import build
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,8 +40,16 @@ def run(python, *arguments):
   assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
+# So that a small data set has several shards.
+SMALL = 2000
+
+
 def tfds_build(python, dataset, data_dir, *arguments):
-  command = 'from tensorflow_datasets.scripts.cli.main import *; launch_cli()'
+  command = f"""
+from pinpp_jax.data import shards
+shards.SHARD_BYTES = {shards.SHARD_BYTES}
+from tensorflow_datasets.scripts.cli.main import *
+launch_cli()"""
   words = ['build', dataset, f'--data_dir={data_dir}', *arguments]
   run(python, '-c', command, *words)
   return pathlib.Path(data_dir) / dataset / '1.0.0'
@@ -63,6 +72,21 @@ def test_both_doors_write_the_same_bytes(which, python, tmp_path, request):
   one = build.build('pinpp', tmp_path / 'one', manual_dir=release)
   manual = f'--manual_dir={release}'
   other = tfds_build(python, 'pinpp', tmp_path / 'other', manual)
+  assert contents(one) == contents(other)
+
+
+@pytest.mark.parametrize('mode', ['in_memory', 'multi_processing'])
+def test_beam_writes_the_same_bytes(mode, python, tmp_path, monkeypatch):
+  monkeypatch.setattr(shards, 'SHARD_BYTES', SMALL)
+  release = DATASETS / 'pinpp' / 'dummy_data'
+  one = build.build('pinpp', tmp_path / 'one', manual_dir=release)
+  other = tfds_build(
+    python,
+    *('pinpp', tmp_path / 'other', f'--manual_dir={release}'),
+    '--beam_pipeline_options=runner=DirectRunner,direct_num_workers=2,'
+    f'direct_running_mode={mode}',
+  )
+  assert len(list(one.glob('*train.array_record-*'))) > 1
   assert contents(one) == contents(other)
 
 

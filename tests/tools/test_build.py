@@ -102,10 +102,10 @@ def test_two_builds_are_the_same_bytes_however_the_copy_is_kept(
 
 
 def test_shards_are_cut_evenly(release, tmp_path, monkeypatch):
-  from pinpp_jax.data import builder
+  from pinpp_jax.data import shards
 
   whole = build.build('pinpp', tmp_path / 'whole', manual_dir=release)
-  monkeypatch.setattr(builder, 'SHARD_BYTES', 2000)
+  monkeypatch.setattr(shards, 'SHARD_BYTES', 2000)
   cut = build.build('pinpp', tmp_path / 'cut', manual_dir=release)
   assert len(list(cut.glob('*train*'))) > 1
   for split in splits.NAMES:

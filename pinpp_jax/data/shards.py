@@ -1,0 +1,113 @@
+"""The ArrayRecord files of a split, written here or by Beam's workers."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import os
+import pathlib
+from typing import Any
+import uuid
+
+from array_record.python.array_record_module import ArrayRecordWriter
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import example_serializer
+
+from pinpp_jax.data import features
+from pinpp_jax.data.prepare import Prepared
+
+SHARD_BYTES = 256 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+  """One file to be written.
+
+  Attributes:
+    path: Of the file.
+    prepared: The data set, cut to the images of the file.
+    names: These images, in order.
+  """
+
+  path: str
+  prepared: Prepared
+  names: tuple[str, ...]
+
+
+def plan(
+  prepared: Prepared,
+  names: tuple[str, ...],
+  template: tfds.core.ShardedFileTemplate,
+) -> list[Shard]:
+  """Returns the shards of a split, all of about the same number of records."""
+  size = prepared.num_bytes(names)
+  count = min(max(1, -(-size // SHARD_BYTES)), len(names))
+  shards = []
+  for shard in range(count):
+    start, end = (len(names) * (shard + i) // count for i in range(2))
+    path = template.sharded_filepath(shard_index=shard, num_shards=count)
+    own = names[start:end]
+    shards.append(
+      Shard(path=os.fspath(path), prepared=prepared.only(own), names=own)
+    )
+  return shards
+
+
+def write(shard: Shard, seen: Callable[[], Any] = lambda: None) -> int:
+  """Writes a shard and returns the bytes of its records.
+
+  Args:
+    shard: What to write.
+    seen: Called after every record.
+  """
+  label = tfds.features.ClassLabel(names=list(shard.prepared.labels.wnids))
+  record = tfds.features.FeaturesDict(features.of_record(label))
+  specs: Any = record.get_serialized_info()
+  serializer = example_serializer.ExampleSerializer(specs)
+  # Two workers may be given the same shard, if one seems to be lost.
+  partial = f'{shard.path}.{uuid.uuid4().hex}'
+  # One record per group: any record can be read without its neighbours.
+  writer = ArrayRecordWriter(partial, 'group_size:1')
+  num_bytes = 0
+  for example in shard.prepared.records(shard.names):
+    proto = serializer.get_tf_example(record.encode_example(example))
+    # A map's entries have any order unless they are asked to be sorted.
+    data = proto.SerializeToString(deterministic=True)
+    writer.write(data)
+    num_bytes += len(data)
+    seen()
+  writer.close()
+  os.replace(partial, shard.path)
+  return num_bytes
+
+
+def write_with_beam(
+  shards: Sequence[Shard], options: Any, runner: Any = None
+) -> list[int]:
+  """Writes shards by a Beam pipeline; returns the bytes of their records.
+
+  The workers must see the ImageNet copy and the data folder at the same paths.
+
+  Args:
+    shards: What to write.
+    options: Beam's `PipelineOptions`.
+    runner: Beam's, if the options do not say.
+  """
+  import apache_beam as beam  # Of the extra tfds-cli.
+
+  with beam.Pipeline(options=options, runner=runner) as pipeline:
+    given = pipeline | 'Shards' >> beam.Create(shards)
+    _ = given | beam.Reshuffle() | 'Write' >> beam.Map(_write_and_note)
+  # A pipeline has no results; the notes are how they come back.
+  notes = [_note(shard) for shard in shards]
+  sizes = [int(note.read_text()) for note in notes]
+  for note in notes:
+    note.unlink()
+  return sizes
+
+
+def _write_and_note(shard: Shard) -> None:
+  num_bytes = write(shard)
+  _note(shard).write_text(str(num_bytes))
+
+
+def _note(shard: Shard) -> pathlib.Path:
+  return pathlib.Path(f'{shard.path}.bytes')
