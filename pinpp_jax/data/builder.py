@@ -9,7 +9,7 @@ therefore written by `shards.py`, in an order fixed beforehand.
 """
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import contextlib
 import fcntl
 import itertools
@@ -22,7 +22,15 @@ from typing import Any
 import tensorflow_datasets as tfds
 import tqdm
 
-from pinpp_jax.data import features, imagenet, mini, prepare, shards, splits
+from pinpp_jax.data import (
+  beam_map,
+  features,
+  imagenet,
+  mini,
+  prepare,
+  shards,
+  splits,
+)
 from pinpp_jax.data.findings import Findings
 from pinpp_jax.data.prepare import Prepared
 from pinpp_jax.data.release import Release
@@ -92,6 +100,7 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       skip_bad = os.environ.get(SKIP_VARIABLE, '0') not in ('', '0')
     self._skip_bad = skip_bad
     self.prepared: Prepared | None = None
+    self._each: Any = map
     super().__init__(file_format=file_format or 'array_record', **keywords)
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -124,6 +133,7 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       copy,
       version_folder / 'spool.tmp',
       lambda wnids: _progress(wnids, len(wnids), 'Checking', ' classes'),
+      self._each,
     )
     self._label.names = list(done.labels.wnids)
     self._facts.update(done.summary())
@@ -146,6 +156,12 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       try:
         if self.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
           return super()._generate_splits(dl_manager, download_config)
+        if download_config.beam_options is not None:
+          self._each = beam_map.mapper(
+            self.data_path,
+            download_config.beam_options,
+            download_config.beam_runner,
+          )
         self._split_generators(dl_manager)
         return self._write(download_config)
       finally:
@@ -154,7 +170,7 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _write(
     self, config: tfds.download.DownloadConfig
   ) -> list[tfds.core.SplitInfo]:
-    """Writes all splits, by Beam's workers if `config` has options for it."""
+    """Writes all splits."""
     assert self.prepared is not None
     limit = config.max_examples_per_split
     templates = {
@@ -169,12 +185,8 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       for name, template in templates.items()
     }
     every = list(itertools.chain(*planned.values()))
-    if config.beam_options is None:
-      sizes = _write_here(every)
-    else:
-      sizes = shards.write_with_beam(
-        every, config.beam_options, config.beam_runner
-      )
+    steps = _progress(every, len(every), 'Writing', ' shards')
+    sizes = self._each(shards.write, steps)
     of_path = {s.path: size for s, size in zip(every, sizes, strict=True)}
     return [
       tfds.core.SplitInfo(
@@ -261,13 +273,6 @@ def _progress(steps, total: int, title: str, unit: str):
     unit=unit,
     mininterval=0.2 if sys.stderr.isatty() else 30.0,
   )
-
-
-def _write_here(planned: Sequence[shards.Shard]) -> list[int]:
-  """Writes shards one after another; returns the bytes of their records."""
-  total = sum(len(shard.names) for shard in planned)
-  with _progress(None, total, 'Writing', ' images') as bar:
-    return [shards.write(shard, bar.update) for shard in planned]
 
 
 @contextlib.contextmanager

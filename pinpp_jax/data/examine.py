@@ -6,6 +6,8 @@ guards; `Findings` decides whether the first broken thing ends it.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -41,6 +43,7 @@ def classes(
   copy: ImageNetCopy | None,
   progress: Callable[[Sequence[str]], Iterable[str]] = iter,
   full: bool = False,
+  each: Callable[..., Iterable[Any]] = map,
 ) -> Iterator[tuple[ClassRecord, list[Examined]]]:
   """Yields every class with its usable images, and these as examined.
 
@@ -49,32 +52,45 @@ def classes(
     copy: where the images are; without it they are painted but not looked at.
     progress: passes the classes on and shows how far they are.
     full: whether each class must have the published number of images.
+    each: as `map`, over the classes; possibly in other processes.
 
   Raises:
     UserError: the first thing that is broken, unless the findings go on.
   """
-  findings = release.findings
-  for wnid in progress(release.wnids):
-    try:
-      record = release.load(wnid)
-    except Refused:
-      if not findings.collect:
-        raise
-      continue
-    images, seen = [], []
-    for image in record.images:
-      found = _image(image, record, copy, findings)
-      if found:
-        images.append(image)
-        seen.append(found)
-    place = Place(text=f'json/{wnid}.json', wnid=wnid)
-    if not images:
-      what = 'no usable image is left of this class'
-      findings.refuse('class without usable images', place, what)
-    elif full and len(images) != _PER_CLASS:
-      what = f'{len(images)} images instead of {_PER_CLASS}'
-      findings.bad('class without 100 images', place, what)
-    yield dataclasses.replace(record, images=tuple(images)), seen
+  look = functools.partial(_class, release, copy, full)
+  for found, findings in each(look, progress(release.wnids)):
+    release.findings.absorb(findings)
+    if found is not None:
+      yield found
+
+
+def _class(
+  release: Release, copy: ImageNetCopy | None, full: bool, wnid: str
+) -> tuple[tuple[ClassRecord, list[Examined]] | None, Findings]:
+  """Returns a class, unless it cannot be read, and what was found in it."""
+  findings = release.findings.like()
+  release = release.noting(findings)
+  try:
+    record = release.load(wnid)
+  except Refused:
+    if not findings.collect:
+      raise
+    return None, findings
+  images, seen = [], []
+  for image in record.images:
+    found = _image(image, record, copy, findings)
+    if found:
+      images.append(image)
+      seen.append(found)
+  place = Place(text=f'json/{wnid}.json', wnid=wnid)
+  if not images:
+    what = 'no usable image is left of this class'
+    findings.refuse('class without usable images', place, what)
+  elif full and len(images) != _PER_CLASS:
+    what = f'{len(images)} images instead of {_PER_CLASS}'
+    findings.bad('class without 100 images', place, what)
+  record = dataclasses.replace(record, images=tuple(images))
+  return (record, seen), findings
 
 
 def _image(

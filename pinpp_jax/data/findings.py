@@ -83,6 +83,20 @@ class Findings:
       REFUSED: self.refused,
     }
 
+  def like(self) -> 'Findings':
+    """Returns findings of the same strictness, without any."""
+    return Findings(skip_bad=self.skip_bad, collect=self.collect)
+
+  def absorb(self, later: 'Findings') -> None:
+    """Adds what `like` findings met, as if it had been met here."""
+    for weight, counter in later._counters.items():
+      self._counters[weight].update(counter)
+    for kind, counter in later.per_class.items():
+      self.per_class.setdefault(kind, collections.Counter()).update(counter)
+    for kind, examples in later.examples.items():
+      kept = self.examples.setdefault(kind, [])
+      kept += examples if self.collect else examples[: _KEPT - len(kept)]
+
   def note(self, kind: str, place: Place, amount: int = 1) -> None:
     """Counts `amount` of something handled without losing anything."""
     self._count(Finding(kind=kind, weight=COUNTED, place=place), amount)

@@ -91,6 +91,7 @@ def prepare(
   copy: ImageNetCopy,
   spool: pathlib.Path,
   progress: Callable[[Sequence[str]], Iterable[str]] = iter,
+  each: Callable[..., Iterable[Any]] = map,
 ) -> Prepared:
   """Checks and paints a release, and returns it ready to be written.
 
@@ -99,6 +100,7 @@ def prepare(
     copy: where the images are.
     spool: a file that does not exist yet; delete it after the last record.
     progress: passes the classes on and shows how far they are.
+    each: as `map`, over the classes; possibly in other processes.
 
   Raises:
     UserError: the first thing that is broken, unless the findings skip it.
@@ -112,7 +114,7 @@ def prepare(
   if full:
     examine.known_classes(release.wnids, findings)
   with open(spool, 'xb') as file:
-    seen = examine.classes(release, copy, progress, full)
+    seen = examine.classes(release, copy, progress, full, each)
     for label, (record, examined) in enumerate(seen):
       for image, found in zip(record.images, examined, strict=True):
         rows[image.file_name] = _put_aside(image, found, label, file)

@@ -6,6 +6,7 @@ endings) and strict in what it drops: nothing is left out uncounted.
 """
 
 from collections.abc import Iterator
+import copy
 import dataclasses
 import json
 import pathlib
@@ -43,6 +44,12 @@ class Release:
       if path.stem not in self.wnids:
         place = Place(text=f'including/{path.name}')
         findings.warn('containment file of no class', place)
+
+  def noting(self, findings: Findings) -> 'Release':
+    """Returns the same release, whose findings go elsewhere."""
+    other = copy.copy(self)
+    other.findings = findings
+    return other
 
   def __iter__(self) -> Iterator[ClassRecord]:
     """Yields every class in sorted order."""

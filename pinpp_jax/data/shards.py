@@ -1,9 +1,7 @@
-"""The ArrayRecord files of a split, written here or by Beam's workers."""
+"""The ArrayRecord files of a split."""
 
-from collections.abc import Callable, Sequence
 import dataclasses
 import os
-import pathlib
 from typing import Any
 import uuid
 
@@ -51,13 +49,8 @@ def plan(
   return shards
 
 
-def write(shard: Shard, seen: Callable[[], Any] = lambda: None) -> int:
-  """Writes a shard and returns the bytes of its records.
-
-  Args:
-    shard: What to write.
-    seen: Called after every record.
-  """
+def write(shard: Shard) -> int:
+  """Writes a shard and returns the bytes of its records."""
   label = tfds.features.ClassLabel(names=list(shard.prepared.labels.wnids))
   record = tfds.features.FeaturesDict(features.of_record(label))
   specs: Any = record.get_serialized_info()
@@ -73,41 +66,6 @@ def write(shard: Shard, seen: Callable[[], Any] = lambda: None) -> int:
     data = proto.SerializeToString(deterministic=True)
     writer.write(data)
     num_bytes += len(data)
-    seen()
   writer.close()
   os.replace(partial, shard.path)
   return num_bytes
-
-
-def write_with_beam(
-  shards: Sequence[Shard], options: Any, runner: Any = None
-) -> list[int]:
-  """Writes shards by a Beam pipeline; returns the bytes of their records.
-
-  The workers must see the ImageNet copy and the data folder at the same paths.
-
-  Args:
-    shards: What to write.
-    options: Beam's `PipelineOptions`.
-    runner: Beam's, if the options do not say.
-  """
-  import apache_beam as beam  # Of the extra tfds-cli.
-
-  with beam.Pipeline(options=options, runner=runner) as pipeline:
-    given = pipeline | 'Shards' >> beam.Create(shards)
-    _ = given | beam.Reshuffle() | 'Write' >> beam.Map(_write_and_note)
-  # A pipeline has no results; the notes are how they come back.
-  notes = [_note(shard) for shard in shards]
-  sizes = [int(note.read_text()) for note in notes]
-  for note in notes:
-    note.unlink()
-  return sizes
-
-
-def _write_and_note(shard: Shard) -> None:
-  num_bytes = write(shard)
-  _note(shard).write_text(str(num_bytes))
-
-
-def _note(shard: Shard) -> pathlib.Path:
-  return pathlib.Path(f'{shard.path}.bytes')

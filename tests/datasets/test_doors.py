@@ -6,11 +6,13 @@ variable PINPP_TFDS_PYTHON names a Python that has the extra [tfds-cli].
 
 import os
 import pathlib
+import shutil
 import subprocess
 
 import pytest
 
 from pinpp_jax.data import shards
+from pinpp_jax.errors import UserError
 from pinpp_jax.tools import build
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -25,7 +27,8 @@ def python():
   return path
 
 
-def run(python, *arguments):
+def run(python, *arguments, fails=False):
+  """Returns what a program prints; it must end well, or must not."""
   paths = [str(ROOT), str(DATASETS)]
   environment = dict(
     os.environ, PYTHONPATH=os.pathsep.join(paths), TF_CPP_MIN_LOG_LEVEL='3'
@@ -37,20 +40,28 @@ def run(python, *arguments):
     capture_output=True,
     text=True,
   )
-  assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+  printed = done.stdout + done.stderr
+  assert bool(done.returncode) == fails, printed[-6000:]
+  return printed
 
 
 # So that a small data set has several shards.
 SMALL = 2000
+BEAM = '--beam_pipeline_options=runner=DirectRunner'
 
 
-def tfds_build(python, dataset, data_dir, *arguments):
+def tfds_command(dataset, data_dir, *arguments):
+  """Returns a program that is `tfds` here, and its arguments."""
   command = f"""
 from pinpp_jax.data import shards
 shards.SHARD_BYTES = {shards.SHARD_BYTES}
 from tensorflow_datasets.scripts.cli.main import *
 launch_cli()"""
-  words = ['build', dataset, f'--data_dir={data_dir}', *arguments]
+  return command, ['build', dataset, f'--data_dir={data_dir}', *arguments]
+
+
+def tfds_build(python, dataset, data_dir, *arguments):
+  command, words = tfds_command(dataset, data_dir, *arguments)
   run(python, '-c', command, *words)
   return pathlib.Path(data_dir) / dataset / '1.0.0'
 
@@ -83,11 +94,24 @@ def test_beam_writes_the_same_bytes(mode, python, tmp_path, monkeypatch):
   other = tfds_build(
     python,
     *('pinpp', tmp_path / 'other', f'--manual_dir={release}'),
-    '--beam_pipeline_options=runner=DirectRunner,direct_num_workers=2,'
-    f'direct_running_mode={mode}',
+    f'{BEAM},direct_num_workers=2,direct_running_mode={mode}',
   )
   assert len(list(one.glob('*train.array_record-*'))) > 1
   assert contents(one) == contents(other)
+
+
+def test_beam_names_the_first_broken_thing(python, tmp_path):
+  release = tmp_path / 'release'
+  shutil.copytree(DATASETS / 'pinpp' / 'dummy_data', release)
+  first, second = sorted((release / 'json').glob('*.json'))[:2]
+  for path in (first, second):
+    path.write_text(path.read_text()[:-9])
+  with pytest.raises(UserError, match=first.name) as found:
+    build.build('pinpp', tmp_path / 'one', manual_dir=release)
+  command, words = tfds_command(
+    'pinpp', tmp_path / 'other', f'--manual_dir={release}', BEAM
+  )
+  assert str(found.value) in run(python, '-c', command, *words, fails=True)
 
 
 @pytest.mark.parametrize('name', ['pinpp', 'pinpp_mini'])
