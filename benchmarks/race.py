@@ -44,6 +44,7 @@ from benchmarks import (
   train_step,
 )
 from benchmarks.steps import Steps
+from pinpp_jax import perf
 from pinpp_jax.data import files
 
 STEPS = {
@@ -174,23 +175,21 @@ class Compilations:
   """Counts what either library compiles."""
 
   def __init__(self):
-    self._ours = self._theirs = 0
-    jax.monitoring.register_event_duration_secs_listener(self._hear)
-
-  def _hear(self, event: str, duration_secs: float, **_: Any) -> None:
-    self._ours += event == '/jax/core/compile/backend_compile_duration'
+    self._ours = perf.Compilations()
+    self._ours.count(True)
+    self._before = 0
 
   def reset(self) -> None:
     """Begins to count."""
-    self._ours, self._theirs = 0, self._graphs()
+    self._before = self._number()
 
   def count(self) -> int:
     """Returns the programs compiled since."""
-    return self._ours + self._graphs() - self._theirs
+    return self._number() - self._before
 
-  def _graphs(self) -> int:
+  def _number(self) -> int:
     counters: Any = torch._dynamo.utils.counters
-    return counters['stats']['unique_graphs']
+    return self._ours.number + counters['stats']['unique_graphs']
 
 
 def print_row(

@@ -42,7 +42,7 @@ class Meter:
     self._profiling = False
     self._seconds: list[float] = []
     self._waited = 0.0
-    self._compilations = _Compilations()
+    self._compilations = Compilations()
 
   def __enter__(self) -> 'Meter':
     self._compilations.count(True)
@@ -104,7 +104,7 @@ class Meter:
       )
 
 
-class _Compilations:
+class Compilations:
   """Counts what XLA compiles, in all threads of the process."""
 
   def __init__(self):

@@ -44,16 +44,21 @@ def pin_real() -> pathlib.Path:
   return _given('PINPP_PIN_REAL', '../shared/pin_real')
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _forget_compiled_programs():
-  """Frees a module's programs.
+def _memory_maps() -> int:
+  return sum(1 for _ in open('/proc/self/maps'))
 
-  A worker once died with a segmentation fault while it loaded a program from
-  the cache, late in a long suite. That it held too many is a guess.
+
+@pytest.fixture(autouse=True)
+def _forget_compiled_programs():
+  """Frees programs before a process holds too many memory maps.
+
+  A program compiled for CPUs holds several, a training run's 3,000 together,
+  and Linux allows 65,530 a process (vm.max_map_count): a worker died then.
   """
   yield
-  jax.clear_caches()
-  gc.collect()
+  if _memory_maps() > 20_000:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 import functools
+import importlib
 import os
 import pathlib
 import pickle
@@ -27,7 +28,7 @@ def mapper(
     options: Beam's `PipelineOptions`.
     runner: Beam's, if the options do not say.
   """
-  import apache_beam as beam  # Of the extra tfds-cli.
+  beam = importlib.import_module('apache_beam')  # Of the extra tfds-cli.
 
   def each(function, items):
     numbered = list(enumerate(items))
