@@ -4,7 +4,6 @@
   python -m benchmarks.race                                           (CPU)
   python -m benchmarks.race --batch=256 --dtype=bfloat16 --blocks=5 --steps=50
   python -m benchmarks.race --rows 'MPM AT' --compile --json=FILE
-  python -m benchmarks.race --memory --rows 'MPM AT'
   OMP_WAIT_POLICY=passive python -m benchmarks.race --clock=cpu
   python -m benchmarks.race --quick
 
@@ -16,35 +15,37 @@ of the images alone, sparse targets, torch.compile.
 
 All start from the same weights and see the same random uint8 images, another
 batch at every step; optimiser, statistics and averaging are part of a step.
-Nothing is timed before all have made the same first step in float32. Without
+Nothing is timed before all have made the same first step in float32. Each has a
+process of its own, and they take turns, block by block. Without
 torch.compile (`--compile` with no mode) R2 runs eagerly, and is called R2.
 """
 
 import argparse
+from concurrent import futures
 import dataclasses
+import functools
 import itertools
+import multiprocessing
 import os
 import pathlib
 import statistics
-import subprocess
-import sys
-import time
+import tempfile
 from typing import Any
 
 import jax
 import torch
 
 from benchmarks import (
-  memory,
   race_agreement,
   race_rows,
   race_sides,
   race_work,
   timing,
+  torch_steps,
   train_step,
+  turns,
 )
 from benchmarks.steps import Steps
-from pinpp_jax import perf
 from pinpp_jax.data import files
 
 STEPS = {
@@ -54,142 +55,109 @@ STEPS = {
   'MPM AT': dict(parts=True, robust=True),
 }
 
-CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 
-
-class Block:
-  """Several calls in a row, of which the last is waited for."""
-
-  def __init__(self, call: Any, steps: int):
-    self._call, self._steps = call, steps
-
-  def __call__(self) -> None:
-    """Makes the calls."""
-    result = None
-    for _ in range(self._steps):
-      result = self._call()
-    race_work.wait(result)
-
-
-def ours(options: argparse.Namespace, row: str) -> Steps:
+def our_step(options: argparse.Namespace, parts: bool, robust: bool) -> Steps:
   """Returns our training step before its first call."""
-  recipe = race_sides.recipe(options, race_sides.task(options, **STEPS[row]))
+  task = race_sides.task(options, parts=parts, robust=robust)
+  recipe = race_sides.recipe(options, task)
   batches = itertools.cycle(jax.device_put(train_step.random_batches(options)))
   values = race_sides.variables(recipe.model)
   return Steps(recipe, batches, options.size, values)
 
 
-def theirs(
-  options: argparse.Namespace, row: str
-) -> dict[str, race_sides.Opponent]:
-  """Returns PyTorch's training steps by name, from the same weights."""
-  task = race_sides.task(options, **STEPS[row])
+def their_step(
+  options: argparse.Namespace,
+  style: torch_steps.Style,
+  parts: bool,
+  robust: bool,
+) -> race_sides.Opponent:
+  """Returns one of PyTorch's training steps, from the same weights."""
+  task = race_sides.task(options, parts=parts, robust=robust)
   model = race_sides.recipe(options, task).model
   values = race_sides.variables(model)
-  batches = [
-    race_sides.on_torch(batch) for batch in train_step.random_batches(options)
-  ]
-  return {
-    name: race_sides.Opponent(
-      race_sides.opponent(options, model, values, style, task), batches
-    )
-    for name, style in race_sides.styles(options).items()
-  }
-
-
-def check(
-  options: argparse.Namespace,
-  row: str,
-  sides: tuple[Steps, dict[str, race_sides.Opponent]] | None,
-) -> dict[str, Any]:
-  """Returns how far the sides are apart; ends the race if they are.
-
-  Without `sides` these are made, of few images in float32.
-  """
-  if sides is not None:
-    batch = train_step.random_batches(options)[0]
-    return race_agreement.check(row, *sides, batch)
-  small = argparse.Namespace(
-    **vars(options)
-    | dict(dtype='float32', batch=min(options.batch, 8), compile=[])
+  batches = train_step.random_batches(options)
+  return race_sides.Opponent(
+    race_sides.opponent(options, model, values, style, task),
+    [race_sides.on_torch(batch) for batch in batches],
   )
-  batch = train_step.random_batches(small)[0]
+
+
+ROWS = race_rows.ROWS | {
+  name: race_rows.Row(
+    ours=functools.partial(our_step, **task),
+    theirs=functools.partial(their_step, **task),
+  )
+  for name, task in STEPS.items()
+}
+
+
+def contestant(options: argparse.Namespace, row: str, name: str) -> Any:
+  """Returns the function that is called and timed."""
+  return ROWS[row].makers(options)[name]()
+
+
+def agreement(options: argparse.Namespace, row: str) -> dict[str, Any]:
+  """Returns how far the sides are apart; ends the race if they are too far."""
+  if row not in STEPS:
+    return ROWS[row].check(options, row)
+  if not exact(options):
+    options.dtype, options.compile = 'float32', []
+    options.batch = min(options.batch, 8)
+  batch = train_step.random_batches(options)[0]
   with race_agreement.exactly():
-    return race_agreement.check(
-      row, ours(small, row), theirs(small, row), batch
-    )
+    sides = {name: make() for name, make in ROWS[row].makers(options).items()}
+    return race_agreement.check(row, sides.pop('ours'), sides, batch)
+
+
+def exact(options: argparse.Namespace) -> bool:
+  """Whether the very steps that are timed can be compared."""
+  return jax.default_backend() == 'cpu' and options.dtype == 'float32'
 
 
 def time_row(options: argparse.Namespace, row: str) -> dict[str, Any]:
   """Returns what is measured of one row."""
-  if row not in STEPS:
-    return time_calls(options, race_rows.ROWS[row](options))
-  mine, others = ours(options, row), theirs(options, row)
-  # Those that are timed take the check's step if they compute in float32.
-  same = jax.default_backend() == 'cpu' and options.dtype == 'float32'
-  agreement = check(options, row, (mine, others) if same else None)
-  work = race_work.of_step(
-    mine.recipe.model, options.size, race_sides.task(options, **STEPS[row])
-  ).times(options.batch)
-  result = time_calls(options, others | {'ours': mine})
-  if same:
-    names = result['seconds']
-    result['first_call'] = {k: agreement[k]['seconds'] for k in names}
-  return result | {'agreement': agreement, 'work': dataclasses.asdict(work)}
+  spawn = multiprocessing.get_context('spawn')
+  with futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
+    apart = process.submit(agreement, options, row).result()
+  names = list(ROWS[row].makers(options))
+  found = {'agreement': apart} | time_calls(options, row, names)
+  if row in STEPS:
+    if exact(options):
+      # Those that are timed find in a folder what torch.compile made for them.
+      found['first_call'] = {name: apart[name]['seconds'] for name in names}
+    task = race_sides.task(options, **STEPS[row])
+    model = race_sides.recipe(options, task).model
+    work = race_work.of_step(model, options.size, task).times(options.batch)
+    found['work'] = dataclasses.asdict(work)
+  return found
 
 
 def time_calls(
-  options: argparse.Namespace, contestants: dict[str, Any]
+  options: argparse.Namespace, row: str, names: list[str]
 ) -> dict[str, Any]:
-  """Returns seconds per call, ratios to ours, first calls, recompilations."""
-  compiled = Compilations()
-  first = {k: seconds_of(call) for k, call in contestants.items()}
-  for call in contestants.values():
-    Block(call, options.warm)()
-  compiled.reset()
-  blocks = {k: Block(call, options.steps) for k, call in contestants.items()}
-  clock = CLOCKS[options.clock]
-  seconds = timing.interleaved(blocks, options.blocks, clock)
+  """Returns seconds per call, ratios to ours, first calls, compiled, MiB."""
+  rules = turns.Rules(
+    warm=options.warm, steps=options.steps, clock=options.clock
+  )
+  all_of_them = {
+    name: turns.Contestant(contestant, (options, row, name), rules)
+    for name in names
+  }
+  seconds: dict[str, list[float]] = {name: [] for name in names}
+  for _ in range(options.blocks):
+    for name, one in all_of_them.items():
+      seconds[name].append(one.block())
+  ends = {name: one.end() for name, one in all_of_them.items()}
   return {
-    'recompiles': compiled.count(),
-    'first_call': first,
-    'seconds': {
-      name: [value / options.steps for value in values]
-      for name, values in seconds.items()
-    },
+    'recompiles': sum(end['compiled'] for end in ends.values()),
+    'mebibytes': {name: end['mebibytes'] for name, end in ends.items()},
+    'first_call': {name: one.first for name, one in all_of_them.items()},
+    'seconds': seconds,
     'ratio': {
       name: timing.ratio(values, seconds['ours'])
       for name, values in seconds.items()
     },
   }
-
-
-def seconds_of(call: Any) -> float:
-  """Returns how long one call takes."""
-  start = time.perf_counter()
-  Block(call, 1)()
-  return time.perf_counter() - start
-
-
-class Compilations:
-  """Counts what either library compiles."""
-
-  def __init__(self):
-    self._ours = perf.Compilations()
-    self._ours.count(True)
-    self._before = 0
-
-  def reset(self) -> None:
-    """Begins to count."""
-    self._before = self._number()
-
-  def count(self) -> int:
-    """Returns the programs compiled since."""
-    return self._number() - self._before
-
-  def _number(self) -> int:
-    counters: Any = torch._dynamo.utils.counters
-    return self._ours.number + counters['stats']['unique_graphs']
 
 
 def print_row(
@@ -203,6 +171,7 @@ def print_row(
     line += f' ({min(seconds) * 1e3:.1f} to {max(seconds) * 1e3:.1f})'
     line += f'  {found["ratio"][name]:5.2f} x ours'
     line += f'  first {found["first_call"][name]:.1f} s'
+    line += f'  {found["mebibytes"][name]:.0f} MiB'
     if 'work' in found:
       rate = found['work']['flops'] / middle
       traffic = found['work']['values'] * width / middle
@@ -212,47 +181,6 @@ def print_row(
       line += f'  {options.batch / middle:.0f} images/s'
     print(line)
   print(f'{row:18} compiled after warm-up: {found["recompiles"]}', flush=True)
-
-
-def peak(options: argparse.Namespace, row: str, name: str) -> float:
-  """Returns the MiB that one contestant needs at most, its weights included.
-
-  To be called in a process that does nothing else.
-  """
-  options.opponents = ['none'] if name == 'ours' else [name.split()[0]]
-  rest = memory.resident()
-  if row in STEPS:
-    call = theirs(options, row)[name] if name != 'ours' else ours(options, row)
-  else:
-    call = race_rows.ROWS[row](options)[name]
-  Block(call, 2)()
-  if torch.cuda.is_available():
-    most = torch.cuda.max_memory_allocated()
-    if name == 'ours':
-      most = jax.devices()[0].memory_stats()['peak_bytes_in_use']
-    return most / 2**20
-  memory.forget_peak()
-  Block(call, 2)()
-  return memory.resident_peak() - rest
-
-
-def memory_rows(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-  """Returns peaks by row and contestant, each of a process of its own."""
-  found: dict[str, dict[str, float]] = {}
-  plain = [a for a in sys.argv[1:] if not a.startswith('--json')]
-  for row in options.rows:
-    names = [*race_sides.styles(options), 'ours']
-    if row == 'label step':
-      names = ['ours']
-    found[row] = {}
-    for name in names:
-      command = [sys.executable, '-m', 'benchmarks.race', *plain]
-      done = subprocess.run(
-        [*command, '--peak_of', row, name], check=True, stdout=subprocess.PIPE
-      )
-      found[row][name] = float(done.stdout.split()[-1])
-      print(f'{row:18} {name:20} {found[row][name]:9.0f} MiB', flush=True)
-  return found
 
 
 def arguments() -> argparse.Namespace:
@@ -277,13 +205,12 @@ def arguments() -> argparse.Namespace:
   parser.add_argument('--steps', type=int, default=1, help='in a block')
   parser.add_argument('--blocks', type=int, default=5)
   parser.add_argument(
-    '--clock', choices=CLOCKS, default='wall', help='cpu on a busy machine'
+    '--clock',
+    choices=turns.CLOCKS,
+    default='wall',
+    help='cpu on a busy machine',
   )
   parser.add_argument('--json', type=pathlib.Path, help='file for the numbers')
-  parser.add_argument(
-    '--memory', action='store_true', help='peaks instead of times'
-  )
-  parser.add_argument('--peak_of', nargs=2, help=argparse.SUPPRESS)
   parser.add_argument('--quick', action='store_true', help='a tiny run')
   options = parser.parse_args()
   if options.quick:
@@ -291,31 +218,25 @@ def arguments() -> argparse.Namespace:
     options.batch, options.size, options.depth = 4, 64, 10
     options.width, options.blocks, options.compile = 8, 1, []
     if options.rows == every:
-      options.rows = ['clean', 'parts loss', 'evaluation']
+      options.rows = ['clean', 'parts loss']
   return options
 
 
 def main() -> None:
   """Prints one line per row and contestant."""
-  # Both libraries share a GPU.
+  # The contestants share a GPU.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   options = arguments()
-  if options.peak_of:
-    print(peak(options, *options.peak_of))
-    return
   print(
     f'{jax.devices()[0].device_kind}, {race_sides.device()}, {os.cpu_count()}'
     f' cores; ResNet-{options.depth} width {options.width}, {options.size} px,'
     f' batch {options.batch}, {options.dtype}; jax {jax.__version__}, torch'
     f' {torch.__version__}; {options.clock} seconds'
   )
-  found: dict[str, Any] = {
-    'options': {k: str(v) for k, v in vars(options).items()}
-  }
-  if options.memory:
-    found['memory'] = memory_rows(options)
-  else:
-    found |= times(options)
+  with tempfile.TemporaryDirectory() as folder:
+    os.environ['TORCHINDUCTOR_CACHE_DIR'] = folder
+    found = times(options)
+  found['options'] = {k: str(v) for k, v in vars(options).items()}
   if options.json:
     files.write_json(options.json, found)
 
@@ -331,8 +252,6 @@ def times(options: argparse.Namespace) -> dict[str, Any]:
   for row in options.rows:
     rows[row] = time_row(options, row)
     print_row(options, row, rows[row], best)
-    if torch.cuda.is_available():
-      torch.cuda.empty_cache()
   for robust, clean in (('AT', 'clean'), ('MPM AT', 'MPM clean')):
     if robust in rows and clean in rows:
       self_check(rows, robust, clean)

@@ -9,16 +9,13 @@ import jax
 
 
 def interleaved(
-  contestants: Mapping[str, Callable[[], Any]],
-  rounds: int,
-  clock: Callable[[], float] = time.perf_counter,
+  contestants: Mapping[str, Callable[[], Any]], rounds: int
 ) -> dict[str, list[float]]:
   """Times each contestant once per round, after one warm-up call of each.
 
   Args:
     contestants: Functions returning arrays that are waited for.
     rounds: Timed calls of each.
-    clock: Seconds that pass: the wall's, or those that this process computes.
 
   Returns:
     Seconds of every timed call, in order.
@@ -28,9 +25,9 @@ def interleaved(
   seconds: dict[str, list[float]] = {name: [] for name in contestants}
   for _ in range(rounds):
     for name, call in contestants.items():
-      start = clock()
+      start = time.perf_counter()
       jax.block_until_ready(call())
-      seconds[name].append(clock() - start)
+      seconds[name].append(time.perf_counter() - start)
   return seconds
 
 
