@@ -130,7 +130,11 @@ case $command in
     ;;
   test)
     prepare dev
-    exec "$venv/bin/python" -m pytest -n auto "$@"
+    # XLA's CPU client has aborted a process about once in 2,500 tests, nobody
+    # knows why: the test that ran then, and no other, gets a second try. What a
+    # library says before it aborts is to be seen.
+    exec "$venv/bin/python" -m pytest -n auto --capture=sys \
+      --reruns 1 --only-rerun '^worker crashed$' "$@"
     ;;
   run)
     prepare ''

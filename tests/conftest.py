@@ -52,8 +52,8 @@ def _memory_maps() -> int:
 def _forget_compiled_programs():
   """Frees programs before a process holds too many memory maps.
 
-  A program compiled for CPUs holds several, a training run's 3,000 together,
-  and Linux allows 65,530 a process (vm.max_map_count): a worker died then.
+  A program compiled for CPUs holds several, those of a training run 3,000, and
+  Linux allows a process 65,530 (vm.max_map_count).
   """
   yield
   if _memory_maps() > 20_000:
