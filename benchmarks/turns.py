@@ -24,7 +24,7 @@ class Rules:
   """How everybody is timed.
 
   Attributes:
-    warm: Calls after the first and before those that are timed.
+    warm: Calls after the first and before the first turn.
     steps: Calls in a block, of which the last is waited for.
     clock: Seconds that pass: 'wall', or 'cpu' that the process computes.
   """
@@ -57,7 +57,11 @@ class Contestant:
     self.first: float = self._answer()
 
   def block(self) -> float:
-    """Returns the seconds of one call of a block of them."""
+    """Returns the seconds of one call of a block of them, after one untimed.
+
+    Where others had their turns, memory was given back and caches were filled
+    by others: a step of a training run follows a step.
+    """
     self._pipe.send(True)
     return self._answer()
 
@@ -95,6 +99,7 @@ def _serve(
   memory.forget_peak()
   pipe.send(first)
   while pipe.recv():
+    _block(call, 1)
     start = clock()
     _block(call, rules.steps)
     pipe.send((clock() - start) / rules.steps)
