@@ -16,7 +16,7 @@ of the images alone, sparse targets, torch.compile.
 All start from the same weights and see the same random uint8 images, another
 batch at every step; optimiser, statistics and averaging are part of a step.
 Nothing is timed before all have made the same first step in float32. Each has a
-process of its own, and they take turns, block by block. Without
+process of its own, and they take turns, block by block (Linux alone). Without
 torch.compile (`--compile` with no mode) R2 runs eagerly, and is called R2.
 """
 

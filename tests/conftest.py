@@ -45,7 +45,9 @@ def pin_real() -> pathlib.Path:
 
 
 def _memory_maps() -> int:
-  return sum(1 for _ in open('/proc/self/maps'))
+  """Returns how many this process holds, 0 where there is no such limit."""
+  maps = pathlib.Path('/proc/self/maps')
+  return len(maps.read_text().splitlines()) if maps.exists() else 0
 
 
 @pytest.fixture(autouse=True)
