@@ -28,6 +28,7 @@ Environment variables:
   PINPP_VENV    the virtual environment's folder (default: .venv)
   PINPP_EXTRAS  more extras of pyproject.toml, comma separated, e.g. torch
   PINPP_ACCELERATOR  tpu, cuda12, cuda13 or none, instead of looking for one
+  GLIBC_TUNABLES  without an accelerator: large pages, unless it is set
 TEXT
 }
 
@@ -79,6 +80,14 @@ accelerator() {
   fi
 }
 
+# Has a run on a CPU take its memory from the system in large pages (glibc's
+# own name for it; Linux). docs/benchmarks.md, Race, has what that gains.
+large_pages() {
+  if [[ -z $(accelerator) ]]; then
+    export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
+  fi
+}
+
 find_python() {
   local candidate
   for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
@@ -121,6 +130,7 @@ shift || true
 case $command in
   mini)
     prepare ''
+    large_pages
     export TFDS_DATA_DIR=${TFDS_DATA_DIR:-$PWD/data}
     for stage in segmenter label mpm; do
       "$venv/bin/python" -m pinpp_jax.main --config="configs/$stage.py:mini"
@@ -138,6 +148,7 @@ case $command in
     ;;
   run)
     prepare ''
+    large_pages
     exec "$venv/bin/python" -m pinpp_jax.main "$@"
     ;;
   install) prepare '' ;;

@@ -56,7 +56,7 @@ def form_of(shape: Any, kernel: Any, keywords: dict[str, Any]) -> str:
   """Returns the name of a convolution's form, '' if it has none."""
   form = layers.fast_form(
     shape,
-    kernel[0],
+    kernel,
     keywords['stride'],
     keywords['padding'],
     keywords['depthwise'],

@@ -108,7 +108,8 @@ class Checkout:
       'STAND_INS': str(self.note),
       'STAND_IN_PYTHON': PYTHON,
     }
-    for name in ('PINPP_ACCELERATOR', 'PINPP_EXTRAS', 'PINPP_VENV'):
+    ours = 'PINPP_ACCELERATOR', 'PINPP_EXTRAS', 'PINPP_VENV', 'GLIBC_TUNABLES'
+    for name in ours:
       self.environment.pop(name, None)
 
   def start(self, *arguments, **environment):
@@ -497,6 +498,20 @@ class TestTpu:
     output = checkout.launch('tpu', *arguments, status=2)
     assert message in output and len(output.splitlines()) == 1
     assert not checkout.called
+
+
+@pytest.mark.parametrize(
+  'environment, expected',
+  [
+    ({'PINPP_ACCELERATOR': 'none'}, 'glibc.malloc.hugetlb=1'),
+    ({'PINPP_ACCELERATOR': 'none', 'GLIBC_TUNABLES': 'a=1'}, 'a=1'),
+    ({'PINPP_ACCELERATOR': 'cuda13'}, ''),
+  ],
+)
+def test_runs_on_cpus_get_large_pages(environment, expected, checkout):
+  says = '#!/bin/sh\necho "<$GLIBC_TUNABLES>"\n'
+  output = checkout.launch('run', **environment, STAND_IN_PYTHON=says)
+  assert output.splitlines()[-1] == f'<{expected}>'
 
 
 def test_usage_names_every_command(checkout):

@@ -31,10 +31,26 @@ LayerNorm = functools.partial(
 )
 
 
+@jax.custom_jvp
 def gelu(x: jax.Array) -> jax.Array:
   """Returns x * Phi(x) with the exact normal CDF, in the type of `x`."""
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   return (0.5 * wide * (1 + jax.lax.erf(wide * np.sqrt(0.5)))).astype(x.dtype)
+
+
+@gelu.defjvp
+def _gelu_derivative(primals, tangents):
+  """The slope is computed from `x` when it is needed, not kept until then.
+
+  It takes erf(-x): XLA would find erf(x) in both passes and write it to memory
+  in one for the other, which takes longer than computing it again.
+  """
+  (x,), (tangent,) = primals, tangents
+  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  below = 0.5 * (1 - jax.lax.erf(wide * -np.sqrt(0.5)))
+  density = jnp.exp(-0.5 * wide * wide) * (2 * np.pi) ** -0.5
+  slope = (below + wide * density) * tangent.astype(wide.dtype)
+  return gelu(x), slope.astype(x.dtype)
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -186,6 +202,8 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
 # Largest result of a 3x3 convolution, in pixels a side, that `convolve` gets by
 # one matrix product, by stride.
 SMALL = {1: 7, 2: 14}
+# Output channels that XLA's CPU client leaves to one core.
+ONE_CORE = 64
 
 
 def fast_on_cpu() -> bool:
@@ -232,9 +250,8 @@ def convolve(
     rewrite: Say the same in a form that XLA's CPU compiler makes fast code of,
       if there is one. Same result up to rounding.
   """
-  size = kernel.shape[0]
   if rewrite and dilation == 1:
-    form = fast_form(x.shape, size, stride, padding, depthwise)
+    form = fast_form(x.shape, kernel.shape, stride, padding, depthwise)
     if form is not None:
       return form(x, kernel, stride, padding)
   return jax.lax.conv_general_dilated(
@@ -250,7 +267,7 @@ def convolve(
 
 def fast_form(
   shape: tuple[int, ...],
-  size: int,
+  kernel: tuple[int, ...],
   stride: int,
   padding: int,
   depthwise: bool,
@@ -260,13 +277,15 @@ def fast_form(
   Or None, where XLA's own convolution is no slower. What each form gains is
   measured by benchmarks/cpu_convolutions.py.
   """
+  size, features = kernel[0], kernel[-1]
   if depthwise:
     return _shift_and_add if (size, stride, padding) == (3, 1, 1) else None
   if (size, padding) == (1, 0):
     return _pointwise
   if (size, padding) == (3, 1) and stride in SMALL:
-    small = max(shape[1:3]) <= stride * SMALL[stride]
-    return _one_product if small else None
+    if max(shape[1:3]) <= stride * SMALL[stride]:
+      return _one_product
+    return _on_all_cores if stride == 1 and features <= ONE_CORE else None
   even = shape[1] % 2 == shape[2] % 2 == 0
   stem = (size, stride, padding) == (7, 2, 3) and even
   return _by_blocks if stem else None
@@ -304,6 +323,54 @@ def _one_product(x, kernel, stride, padding):
   return _product(taps, kernel.reshape(-1, kernel.shape[-1]))
 
 
+def _on_all_cores(x, kernel, stride, padding):
+  del stride, padding
+  return _parallel(x, kernel)
+
+
+@jax.custom_jvp
+def _parallel(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """A 3x3 convolution at stride 1 with `ONE_CORE` output channels or fewer."""
+  return _enlarged(x, kernel, ((1, 2), (1, 1)))[:, :-1]
+
+
+def _enlarged(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
+  """Convolves at stride 1 with so much padding that the image grows.
+
+  XLA's CPU client has two libraries: YNNPACK for results that are no larger
+  than the image, which shares out output channels over the cores, and Eigen,
+  which shares out the image.
+  """
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    window_strides=(1, 1),
+    padding=padding,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+@functools.partial(_parallel.defjvp, symbolic_zeros=True)
+def _parallel_derivative(primals, tangents):
+  """Brings its own transpose: that of JAX would not enlarge the image."""
+  x, kernel = primals
+  zero = jax.custom_derivatives.SymbolicZero
+  y = _parallel(x, kernel)
+  slopes = []
+  if not isinstance(tangents[0], zero):
+    back = lambda kernel, g: convolve(
+      g, kernel[::-1, ::-1].swapaxes(2, 3), padding=1, rewrite=True
+    )
+    slopes.append(
+      jax.custom_derivatives.linear_call(
+        lambda kernel, t: _parallel(t, kernel), back, kernel, tangents[0]
+      )
+    )
+  if not isinstance(tangents[1], zero):
+    slopes.append(convolve(x, tangents[1], padding=1))
+  return y, functools.reduce(jnp.add, slopes)
+
+
 @jax.custom_jvp
 def _stem(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """The 7x7 convolution at stride 2 that a ResNet begins with."""
@@ -331,15 +398,15 @@ def _stem_derivative(primals, tangents):
 def _on_blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Returns the stem's output by a 4x4 convolution of 2x2 blocks, stride 1."""
   batch, height, width, channels = x.shape
-  x = jnp.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)))
-  x = x.reshape(batch, height // 2 + 4, 2, width // 2 + 4, 2, channels)
+  x = jnp.pad(x, ((0, 0), (4, 0), (4, 0), (0, 0)))
+  x = x.reshape(batch, height // 2 + 2, 2, width // 2 + 2, 2, channels)
   x = x.transpose(0, 1, 3, 2, 4, 5).reshape(*x.shape[:2], x.shape[3], -1)
   kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
   kernel = kernel.reshape(4, 2, 4, 2, channels, -1)
   kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
   kernel = kernel.reshape(4, 4, 4 * channels, -1)
-  y = convolve(x, kernel)
-  return y[:, : height // 2, : width // 2]
+  # One block of padding below would do, see `_enlarged`.
+  return _enlarged(x, kernel, ((0, 4), (0, 1)))[:, : height // 2]
 
 
 class Conv(nn.Module):

@@ -56,8 +56,12 @@ def test_resize_is_torch(torch, old, new):
 
 def test_gelu_is_torch(torch):
   x = np.linspace(-6, 6, 1001, dtype=np.float32)
-  expected = torch.nn.functional.gelu(torch.from_numpy(x))
-  np.testing.assert_allclose(layers.gelu(jnp.asarray(x)), expected, atol=1e-6)
+  theirs = torch.from_numpy(x).requires_grad_()
+  expected = torch.nn.functional.gelu(theirs)
+  y, slope = jax.vjp(layers.gelu, jnp.asarray(x))
+  np.testing.assert_allclose(y, expected.detach(), atol=1e-6)
+  expected.sum().backward()
+  np.testing.assert_allclose(slope(jnp.ones_like(y))[0], theirs.grad, atol=1e-6)
 
 
 @pytest.mark.parametrize('rewrite', [False, True])
@@ -279,3 +283,28 @@ def test_the_rewritten_stem_has_the_same_gradients(size):
   for function in (squares, jax.grad(squares), jax.grad(squares, argnums=1)):
     a, b = (function(x, kernel, rewrite) for rewrite in (True, False))
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('features', [4, layers.ONE_CORE])
+def test_the_parallel_convolution_has_the_same_derivatives(features):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.standard_normal((2, 12, 9, 5)), jnp.float32)
+  kernel = jnp.asarray(rng.standard_normal((3, 3, 5, features)), jnp.float32)
+
+  def squares(x, kernel, rewrite):
+    y = layers.convolve(x, kernel, padding=1, rewrite=rewrite)
+    return jnp.sum(y**2)
+
+  def along(x, kernel, rewrite):
+    call = lambda x, kernel: squares(x, kernel, rewrite)
+    return jax.jvp(call, (x, kernel), (x, kernel))[1]
+
+  gradients = [jax.grad(squares, argnums=i) for i in (0, 1)]
+  for function in (squares, *gradients, along):
+    a, b = (function(x, kernel, rewrite) for rewrite in (True, False))
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_wide_convolutions_are_left_to_xla():
+  kernel = 3, 3, 5, layers.ONE_CORE + 1
+  assert layers.fast_form((2, 12, 9, 5), kernel, 1, 1, False) is None
