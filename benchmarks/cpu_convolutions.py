@@ -1,12 +1,14 @@
 """Each form of convolution for CPUs alone, over all layers of a network.
 
   JAX_PLATFORMS=cpu taskset -c 0 python -m benchmarks.cpu_convolutions
+  JAX_PLATFORMS=cpu python -m benchmarks.cpu_convolutions --clock=wall
   python -m benchmarks.cpu_convolutions --quick
 
 Every different convolution of an MPM, as XLA has it and in the form that
 `models/layers.py` gives it on CPUs: result, gradient to the input, gradient to
 the weights. Sums over the layers, each counted as often as it occurs, in CPU
-seconds, which a busy machine disturbs less than the clock.
+seconds, which a busy machine disturbs less than the clock; what a form gains by
+using more cores, only the clock tells, on an idle machine.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from benchmarks import train_step
 from pinpp_jax import models
 from pinpp_jax.models import layers
 
+CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 PASSES = ('result', 'input gradient', 'weight gradient')
 
 
@@ -65,9 +68,9 @@ def form_of(shape: Any, kernel: Any, keywords: dict[str, Any]) -> str:
 
 
 def seconds(
-  shape: Any, kernel: Any, keywords: dict[str, Any], times: int
+  shape: Any, kernel: Any, keywords: dict[str, Any], options: argparse.Namespace
 ) -> list[float]:
-  """Returns CPU seconds of the three passes."""
+  """Returns seconds of the three passes."""
   rng = np.random.default_rng(0)
   draw = lambda s: jnp.asarray(rng.standard_normal(s, np.float32))
   x, w = draw(shape), draw(kernel)
@@ -79,16 +82,17 @@ def seconds(
     lambda x, w: jax.vjp(lambda w: call(x, w), w)[1](slope),
   )
   compiled = [jax.jit(f).lower(x, w).compile() for f in passes]
-  return [_shortest(call, x, w, times) for call in compiled]
+  return [_shortest(call, x, w, options) for call in compiled]
 
 
-def _shortest(call: Any, x: Any, w: Any, times: int) -> float:
+def _shortest(call: Any, x: Any, w: Any, options: argparse.Namespace) -> float:
+  clock = CLOCKS[options.clock]
   jax.block_until_ready(call(x, w))
   taken = []
-  for _ in range(times):
-    start = time.process_time()
+  for _ in range(options.times):
+    start = clock()
     jax.block_until_ready(call(x, w))
-    taken.append(time.process_time() - start)
+    taken.append(clock() - start)
   return min(taken)
 
 
@@ -100,6 +104,7 @@ def main() -> None:
   parser.add_argument('--depth', type=int, default=50)
   parser.add_argument('--width', type=int, default=64)
   parser.add_argument('--times', type=int, default=4)
+  parser.add_argument('--clock', choices=CLOCKS, default='cpu')
   parser.add_argument('--quick', action='store_true', help='a tiny run')
   options = parser.parse_args()
   if options.quick:
@@ -111,7 +116,7 @@ def main() -> None:
     if form:
       for i, rewrite in enumerate((False, True)):
         keywords['rewrite'] = rewrite
-        taken = seconds(shape, kernel, keywords, options.times)
+        taken = seconds(shape, kernel, keywords, options)
         totals[form][i] += count * np.array(taken)
   for form, (plain, rewritten) in totals.items():
     for name, a, b in zip(PASSES, plain, rewritten, strict=True):
