@@ -80,8 +80,8 @@ accelerator() {
   fi
 }
 
-# Has a run on a CPU take its memory from the system in large pages (glibc's
-# own name for it; Linux). docs/benchmarks.md, Race, has what that gains.
+# Lets glibc take memory in large pages on a machine without an accelerator, where
+# XLA asks for it anew at every step. docs/benchmarks.md, Race, has the gain.
 large_pages() {
   if [[ -z $(accelerator) ]]; then
     export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}

@@ -14,7 +14,6 @@ using more cores, only the clock tells, on an idle machine.
 import argparse
 import collections
 import functools
-import time
 from typing import Any
 from unittest import mock
 
@@ -22,11 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import train_step
+from benchmarks import timing, train_step
 from pinpp_jax import models
 from pinpp_jax.models import layers
 
-CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 PASSES = ('result', 'input gradient', 'weight gradient')
 
 
@@ -86,7 +84,7 @@ def seconds(
 
 
 def _shortest(call: Any, x: Any, w: Any, options: argparse.Namespace) -> float:
-  clock = CLOCKS[options.clock]
+  clock = timing.CLOCKS[options.clock]
   jax.block_until_ready(call(x, w))
   taken = []
   for _ in range(options.times):
@@ -104,7 +102,7 @@ def main() -> None:
   parser.add_argument('--depth', type=int, default=50)
   parser.add_argument('--width', type=int, default=64)
   parser.add_argument('--times', type=int, default=4)
-  parser.add_argument('--clock', choices=CLOCKS, default='cpu')
+  parser.add_argument('--clock', choices=timing.CLOCKS, default='cpu')
   parser.add_argument('--quick', action='store_true', help='a tiny run')
   options = parser.parse_args()
   if options.quick:

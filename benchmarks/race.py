@@ -206,7 +206,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument('--blocks', type=int, default=5)
   parser.add_argument(
     '--clock',
-    choices=turns.CLOCKS,
+    choices=timing.CLOCKS,
     default='wall',
     help='cpu on a busy machine',
   )

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
+
 
 def interleaved(
   contestants: Mapping[str, Callable[[], Any]], rounds: int

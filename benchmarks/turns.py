@@ -13,10 +13,8 @@ from typing import Any
 import jax
 import torch
 
-from benchmarks import memory, race_work
+from benchmarks import memory, race_work, timing
 from pinpp_jax import perf
-
-CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +88,7 @@ def _serve(
   """Takes the turns that are asked for."""
   jax.block_until_ready(jax.numpy.zeros(1))  # The library itself.
   rest = memory.resident()
-  call, clock = make(*arguments), CLOCKS[rules.clock]
+  call, clock = make(*arguments), timing.CLOCKS[rules.clock]
   start = time.perf_counter()
   _block(call, 1)
   first = time.perf_counter() - start

@@ -42,8 +42,8 @@ def gelu(x: jax.Array) -> jax.Array:
 def _gelu_derivative(primals, tangents):
   """The slope is computed from `x` when it is needed, not kept until then.
 
-  It takes erf(-x): XLA would find erf(x) in both passes and write it to memory
-  in one for the other, which takes longer than computing it again.
+  It takes erf(-x): XLA would find erf(x) in both passes, and keep it in memory
+  from one to the other.
   """
   (x,), (tangent,) = primals, tangents
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -331,11 +331,25 @@ def _on_all_cores(x, kernel, stride, padding):
 @jax.custom_jvp
 def _parallel(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """A 3x3 convolution at stride 1 with `ONE_CORE` output channels or fewer."""
-  return _enlarged(x, kernel, ((1, 2), (1, 1)))[:, :-1]
+  return _at_stride_1(x, kernel, ((1, 2), (1, 1)))[:, :-1]
 
 
-def _enlarged(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
-  """Convolves at stride 1 with so much padding that the image grows.
+@functools.partial(_parallel.defjvp, symbolic_zeros=True)
+def _parallel_derivative(primals, tangents):
+  """Pads the rows beforehand, for then the transpose enlarges the image."""
+  x, kernel = primals
+  zero = jax.custom_derivatives.SymbolicZero
+  slopes = []
+  if not isinstance(tangents[0], zero):
+    rows = jnp.pad(tangents[0], ((0, 0), (1, 1), (0, 0), (0, 0)))
+    slopes.append(_at_stride_1(rows, kernel, ((0, 0), (1, 1))))
+  if not isinstance(tangents[1], zero):
+    slopes.append(convolve(x, tangents[1], padding=1))
+  return _parallel(x, kernel), functools.reduce(jnp.add, slopes)
+
+
+def _at_stride_1(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
+  """Convolves with padding by choice, which decides who does it.
 
   XLA's CPU client has two libraries: YNNPACK for results that are no larger
   than the image, which shares out output channels over the cores, and Eigen,
@@ -348,27 +362,6 @@ def _enlarged(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
     padding=padding,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
-
-
-@functools.partial(_parallel.defjvp, symbolic_zeros=True)
-def _parallel_derivative(primals, tangents):
-  """Brings its own transpose: that of JAX would not enlarge the image."""
-  x, kernel = primals
-  zero = jax.custom_derivatives.SymbolicZero
-  y = _parallel(x, kernel)
-  slopes = []
-  if not isinstance(tangents[0], zero):
-    back = lambda kernel, g: convolve(
-      g, kernel[::-1, ::-1].swapaxes(2, 3), padding=1, rewrite=True
-    )
-    slopes.append(
-      jax.custom_derivatives.linear_call(
-        lambda kernel, t: _parallel(t, kernel), back, kernel, tangents[0]
-      )
-    )
-  if not isinstance(tangents[1], zero):
-    slopes.append(convolve(x, tangents[1], padding=1))
-  return y, functools.reduce(jnp.add, slopes)
 
 
 @jax.custom_jvp
@@ -405,8 +398,8 @@ def _on_blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
   kernel = kernel.reshape(4, 2, 4, 2, channels, -1)
   kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
   kernel = kernel.reshape(4, 4, 4 * channels, -1)
-  # One block of padding below would do, see `_enlarged`.
-  return _enlarged(x, kernel, ((0, 4), (0, 1)))[:, : height // 2]
+  # One row of blocks below would do, see `_at_stride_1`.
+  return _at_stride_1(x, kernel, ((0, 4), (0, 1)))[:, : height // 2]
 
 
 class Conv(nn.Module):
