@@ -28,7 +28,7 @@ Environment variables:
   PINPP_VENV    the virtual environment's folder (default: .venv)
   PINPP_EXTRAS  more extras of pyproject.toml, comma separated, e.g. torch
   PINPP_ACCELERATOR  tpu, cuda12, cuda13 or none, instead of looking for one
-  GLIBC_TUNABLES  without an accelerator: large pages, unless it is set
+  GLIBC_TUNABLES  without an accelerator: freed memory is kept, unless it is set
 TEXT
 }
 
@@ -80,11 +80,15 @@ accelerator() {
   fi
 }
 
-# Lets glibc take memory in large pages on a machine without an accelerator, where
-# XLA asks for it anew at every step. docs/benchmarks.md, Race, has the gain.
-large_pages() {
+# Lets glibc keep what is freed on a machine without an accelerator, where XLA asks
+# for gigabytes anew at every step. All of it lies in the one arena that never
+# shrinks: no mapping of its own for a large piece, no arena for a thread.
+# docs/benchmarks.md, Race, has the gain.
+keep_memory() {
   if [[ -z $(accelerator) ]]; then
-    export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
+    local keep=glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0
+    keep+=:glibc.malloc.trim_threshold=68719476736
+    export GLIBC_TUNABLES=${GLIBC_TUNABLES-$keep}
   fi
 }
 
@@ -130,7 +134,7 @@ shift || true
 case $command in
   mini)
     prepare ''
-    large_pages
+    keep_memory
     export TFDS_DATA_DIR=${TFDS_DATA_DIR:-$PWD/data}
     for stage in segmenter label mpm; do
       "$venv/bin/python" -m pinpp_jax.main --config="configs/$stage.py:mini"
@@ -148,7 +152,7 @@ case $command in
     ;;
   run)
     prepare ''
-    large_pages
+    keep_memory
     exec "$venv/bin/python" -m pinpp_jax.main "$@"
     ;;
   install) prepare '' ;;

@@ -500,15 +500,21 @@ class TestTpu:
     assert not checkout.called
 
 
+KEEPS = 'arena_max=1', 'mmap_max=0', 'trim_threshold=68719476736'
+
+
 @pytest.mark.parametrize(
   'environment, expected',
   [
-    ({'PINPP_ACCELERATOR': 'none'}, 'glibc.malloc.hugetlb=1'),
+    (
+      {'PINPP_ACCELERATOR': 'none'},
+      ':'.join(f'glibc.malloc.{setting}' for setting in KEEPS),
+    ),
     ({'PINPP_ACCELERATOR': 'none', 'GLIBC_TUNABLES': 'a=1'}, 'a=1'),
     ({'PINPP_ACCELERATOR': 'cuda13'}, ''),
   ],
 )
-def test_runs_on_cpus_get_large_pages(environment, expected, checkout):
+def test_runs_on_cpus_keep_what_they_free(environment, expected, checkout):
   says = '#!/bin/sh\necho "<$GLIBC_TUNABLES>"\n'
   output = checkout.launch('run', **environment, STAND_IN_PYTHON=says)
   assert output.splitlines()[-1] == f'<{expected}>'
