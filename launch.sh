@@ -28,7 +28,6 @@ Environment variables:
   PINPP_VENV    the virtual environment's folder (default: .venv)
   PINPP_EXTRAS  more extras of pyproject.toml, comma separated, e.g. torch
   PINPP_ACCELERATOR  tpu, cuda12, cuda13 or none, instead of looking for one
-  GLIBC_TUNABLES  without an accelerator: freed memory is kept, unless it is set
 TEXT
 }
 
@@ -80,18 +79,6 @@ accelerator() {
   fi
 }
 
-# Lets glibc keep what is freed on a machine without an accelerator, where XLA asks
-# for gigabytes anew at every step. All of it lies in the one arena that never
-# shrinks: no mapping of its own for a large piece, no arena for a thread.
-# docs/benchmarks.md, Race, has the gain.
-keep_memory() {
-  if [[ -z $(accelerator) ]]; then
-    local keep=glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0
-    keep+=:glibc.malloc.trim_threshold=68719476736
-    export GLIBC_TUNABLES=${GLIBC_TUNABLES-$keep}
-  fi
-}
-
 find_python() {
   local candidate
   for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
@@ -134,7 +121,6 @@ shift || true
 case $command in
   mini)
     prepare ''
-    keep_memory
     export TFDS_DATA_DIR=${TFDS_DATA_DIR:-$PWD/data}
     for stage in segmenter label mpm; do
       "$venv/bin/python" -m pinpp_jax.main --config="configs/$stage.py:mini"
@@ -152,7 +138,6 @@ case $command in
     ;;
   run)
     prepare ''
-    keep_memory
     exec "$venv/bin/python" -m pinpp_jax.main "$@"
     ;;
   install) prepare '' ;;

@@ -108,8 +108,7 @@ class Checkout:
       'STAND_INS': str(self.note),
       'STAND_IN_PYTHON': PYTHON,
     }
-    ours = 'PINPP_ACCELERATOR', 'PINPP_EXTRAS', 'PINPP_VENV', 'GLIBC_TUNABLES'
-    for name in ours:
+    for name in 'PINPP_ACCELERATOR', 'PINPP_EXTRAS', 'PINPP_VENV':
       self.environment.pop(name, None)
 
   def start(self, *arguments, **environment):
@@ -498,26 +497,6 @@ class TestTpu:
     output = checkout.launch('tpu', *arguments, status=2)
     assert message in output and len(output.splitlines()) == 1
     assert not checkout.called
-
-
-KEEPS = 'arena_max=1', 'mmap_max=0', 'trim_threshold=68719476736'
-
-
-@pytest.mark.parametrize(
-  'environment, expected',
-  [
-    (
-      {'PINPP_ACCELERATOR': 'none'},
-      ':'.join(f'glibc.malloc.{setting}' for setting in KEEPS),
-    ),
-    ({'PINPP_ACCELERATOR': 'none', 'GLIBC_TUNABLES': 'a=1'}, 'a=1'),
-    ({'PINPP_ACCELERATOR': 'cuda13'}, ''),
-  ],
-)
-def test_runs_on_cpus_keep_what_they_free(environment, expected, checkout):
-  says = '#!/bin/sh\necho "<$GLIBC_TUNABLES>"\n'
-  output = checkout.launch('run', **environment, STAND_IN_PYTHON=says)
-  assert output.splitlines()[-1] == f'<{expected}>'
 
 
 def test_usage_names_every_command(checkout):
