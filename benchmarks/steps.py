@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from pinpp_jax import sharding, state, step
+from pinpp_jax import host_memory, sharding, state, step
 
 
 class Steps:
@@ -28,6 +28,7 @@ class Steps:
     variables: Any = None,
     mesh: jax.sharding.Mesh | None = None,
   ):
+    host_memory.keep()  # As in every run of main.
     self.recipe, self._batches = recipe, batches
     self.key = jax.random.key(0)
     if variables is None:
@@ -49,6 +50,8 @@ class Steps:
 
   def compiled(self) -> jax.stages.Compiled:
     """Returns the compiled step."""
-    return step.train_step.lower(
-      self.state, next(self._batches), self.key, recipe=self.recipe
-    ).compile()
+    return (
+      step.compiled()
+      .lower(self.state, next(self._batches), self.key, recipe=self.recipe)
+      .compile()
+    )

@@ -16,7 +16,7 @@ from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from pinpp_jax import evaluate, faults, label, train
+from pinpp_jax import evaluate, faults, host_memory, label, train
 from pinpp_jax.errors import UserError
 from pinpp_jax.tools import doctor_machine
 
@@ -61,6 +61,7 @@ def main(argv: list[str]) -> None:
       join_cluster()
     count_devices()
     warn_of_cpu()
+    host_memory.keep()
     if _COMPILATION_CACHE.value:
       jax.config.update('jax_compilation_cache_dir', _COMPILATION_CACHE.value)
     with faults.in_words():
