@@ -25,7 +25,7 @@ def chain(x, w):  # 200 MB of temporaries, all alive at once
   return sum((a @ w).sum() * b.sum() for a, b in zip(layers, layers[::-1]))
 
 step = jax.jit(jax.grad(chain, argnums=1), compiler_options=options)
-x, w = jnp.ones((5000, 1000)), jnp.ones((1000, 1000)) / 1000
+x, w = jnp.ones((40_000, 125)), jnp.ones((125, 125)) / 125
 found = []
 for _ in range(8):
   before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
