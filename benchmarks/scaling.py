@@ -152,7 +152,7 @@ def published(batch: int) -> tuple[float, int]:
     functools.partial(state.create, tx=recipe.tx), variables
   )
   example = jax.eval_shape(lambda x: x, next(train_step.batches(options)))
-  lowered = step.compiled().lower(
+  lowered = step.train_step.lower(
     given, example, jax.random.key(0), recipe=recipe
   )
   counted: Any = lowered.cost_analysis()

@@ -28,7 +28,7 @@ class Steps:
     variables: Any = None,
     mesh: jax.sharding.Mesh | None = None,
   ):
-    host_memory.keep()  # As in every run of main.
+    host_memory.keep()  # As main does.
     self.recipe, self._batches = recipe, batches
     self.key = jax.random.key(0)
     if variables is None:

@@ -59,9 +59,9 @@ def main(argv: list[str]) -> None:
     # at import time.
     if config.distributed:
       join_cluster()
+    host_memory.keep()
     count_devices()
     warn_of_cpu()
-    host_memory.keep()
     if _COMPILATION_CACHE.value:
       jax.config.update('jax_compilation_cache_dir', _COMPILATION_CACHE.value)
     with faults.in_words():

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pinpp_jax import host_memory, optim, sharding
+from pinpp_jax import optim, sharding
 from pinpp_jax.augment import Augment
 from pinpp_jax.state import TrainState
 
@@ -45,30 +45,11 @@ class Recipe:
   mesh: jax.sharding.Mesh | None = None
 
 
+@functools.partial(jax.jit, donate_argnames='state', static_argnames='recipe')
 def train_step(
   state: TrainState, batch: Any, key: jax.Array, *, recipe: Recipe
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """Takes one step; returns the new state and scalars to log.
-
-  The memory of `state` is used again: it is gone afterwards.
-  """
-  return compiled()(state, batch, key, recipe=recipe)
-
-
-@functools.cache
-def compiled() -> Any:
-  """Returns the step under `jax.jit`, as the backend at hand wants it."""
-  return jax.jit(
-    _train_step,
-    donate_argnames='state',
-    static_argnames='recipe',
-    compiler_options=host_memory.compiler_options(),
-  )
-
-
-def _train_step(
-  state: TrainState, batch: Any, key: jax.Array, *, recipe: Recipe
-) -> tuple[TrainState, dict[str, jax.Array]]:
+  """Takes one step; returns the new state and scalars to log."""
   augment_key, attack_key, model_key = keys(key, state.step)
   batch = recipe.augment(augment_key, batch)
   whole = dataclasses.replace(state, params=_whole(state.params, recipe.mesh))

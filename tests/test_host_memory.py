@@ -13,10 +13,8 @@ import resource, sys
 import jax, jax.numpy as jnp
 from pinpp_jax import host_memory
 
-options = None
 if sys.argv[1] == 'kept':
   host_memory.keep()
-  options = host_memory.compiler_options()
 
 def chain(x, w):  # 200 MB of temporaries, all alive at once
   layers = [x]
@@ -24,7 +22,7 @@ def chain(x, w):  # 200 MB of temporaries, all alive at once
     layers.append(jnp.tanh(layers[-1] @ w))
   return sum((a @ w).sum() * b.sum() for a, b in zip(layers, layers[::-1]))
 
-step = jax.jit(jax.grad(chain, argnums=1), compiler_options=options)
+step = jax.jit(jax.grad(chain, argnums=1))
 x, w = jnp.ones((40_000, 125)), jnp.ones((125, 125)) / 125
 found = []
 for _ in range(8):

@@ -68,10 +68,10 @@ class TestSplit:
 
 
 def test_it_compiles_once():
-  step.compiled().clear_cache()
+  step.train_step.clear_cache()
   run.cache_clear()
   run(8)
-  assert step.compiled()._cache_size() == 1
+  assert step.train_step._cache_size() == 1
 
 
 @pytest.mark.parametrize(('before', 'after'), [(8, 1), (1, 4), (4, 2)])
