@@ -50,8 +50,6 @@ class Steps:
 
   def compiled(self) -> jax.stages.Compiled:
     """Returns the compiled step."""
-    return (
-      step.compiled()
-      .lower(self.state, next(self._batches), self.key, recipe=self.recipe)
-      .compile()
-    )
+    return step.train_step.lower(
+      self.state, next(self._batches), self.key, recipe=self.recipe
+    ).compile()
