@@ -59,7 +59,8 @@ def main(argv: list[str]) -> None:
     # at import time.
     if config.distributed:
       join_cluster()
-    host_memory.keep()
+    else:
+      host_memory.keep()
     count_devices()
     warn_of_cpu()
     if _COMPILATION_CACHE.value:
