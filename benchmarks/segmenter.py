@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import memory, timing
 from benchmarks.steps import Steps
-from pinpp_jax import augment, models, optim, step
+from pinpp_jax import augment, host_memory, models, optim, step
 from pinpp_jax.objectives import losses
 from pinpp_jax.objectives.segment import Segment
 
@@ -110,6 +110,7 @@ def main() -> None:
     options.encoder, options.width, options.channels = 'resnet10', 8, 8
     options.batch, options.size, options.rounds = 2, 32, 1
 
+  host_memory.keep()  # As main does.
   few, known, opened = f'class known, {FEW}', f'class known, {MANY:,}', 'all'
   rows = {
     few: Steps(*_row(options, FEW, Segment())),

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from pinpp_jax import host_memory, sharding, state, step
+from pinpp_jax import sharding, state, step
 
 
 class Steps:
@@ -28,7 +28,6 @@ class Steps:
     variables: Any = None,
     mesh: jax.sharding.Mesh | None = None,
   ):
-    host_memory.keep()  # As main does.
     self.recipe, self._batches = recipe, batches
     self.key = jax.random.key(0)
     if variables is None:

@@ -7,6 +7,8 @@ what each needs at most is seen from outside.
 from collections.abc import Callable
 import dataclasses
 import multiprocessing
+import resource
+import statistics
 import time
 from typing import Any
 
@@ -32,6 +34,10 @@ class Rules:
   clock: str
 
 
+def nothing() -> None:
+  """Prepares nothing."""
+
+
 class Contestant:
   """A call in a process of its own, ready for its turns.
 
@@ -39,16 +45,23 @@ class Contestant:
     make: Returns the function that is called, in the process; pickled.
     arguments: Of `make`.
     rules: How it is timed.
+    prepare: Called in the process before anything else; pickled.
 
   Attributes:
     first: Seconds of the first call, compilation included.
   """
 
-  def __init__(self, make: Callable[..., Any], arguments: tuple, rules: Rules):
+  def __init__(
+    self,
+    make: Callable[..., Any],
+    arguments: tuple,
+    rules: Rules,
+    prepare: Callable[[], None],
+  ):
     context = multiprocessing.get_context('spawn')
     self._pipe, theirs = context.Pipe()
     self._process = context.Process(
-      target=_serve, args=(theirs, make, arguments, rules), daemon=True
+      target=_serve, args=(theirs, make, arguments, rules, prepare), daemon=True
     )
     self._process.start()
     theirs.close()
@@ -67,8 +80,9 @@ class Contestant:
     """Ends the process.
 
     Returns:
-      'compiled', the programs compiled during the blocks, and 'mebibytes', the
-      most that was needed at a time, weights included.
+      'compiled', the programs compiled during the blocks, 'pages', those that
+      the kernel cleared in a call, and 'mebibytes', the most that was needed at
+      a time, weights included.
     """
     self._pipe.send(False)
     found = self._answer()
@@ -83,11 +97,14 @@ class Contestant:
 
 
 def _serve(
-  pipe: Any, make: Callable[..., Any], arguments: tuple, rules: Rules
+  pipe: Any,
+  make: Callable[..., Any],
+  arguments: tuple,
+  rules: Rules,
+  prepare: Callable[[], None],
 ) -> None:
   """Takes the turns that are asked for."""
-  # Ours does it, see `host_memory.keep`, and it comes before the first use.
-  jax.config.update('jax_cpu_enable_async_dispatch', False)
+  prepare()
   jax.block_until_ready(jax.numpy.zeros(1))  # The library itself.
   rest = memory.resident()
   call, clock = make(*arguments), timing.CLOCKS[rules.clock]
@@ -98,12 +115,20 @@ def _serve(
   compilations = Compilations()
   memory.forget_peak()
   pipe.send(first)
+  pages = []
   while pipe.recv():
     _block(call, 1)
-    start = clock()
+    before, start = _pages(), clock()
     _block(call, rules.steps)
     pipe.send((clock() - start) / rules.steps)
-  pipe.send({'compiled': compilations.number(), 'mebibytes': _peak(rest)})
+    pages.append((_pages() - before) / rules.steps)
+  pipe.send(
+    {
+      'compiled': compilations.number(),
+      'pages': statistics.median(pages),
+      'mebibytes': _peak(rest),
+    }
+  )
 
 
 def _block(call: Callable[[], Any], steps: int) -> None:
@@ -128,6 +153,10 @@ class Compilations:
   def _graphs(self) -> int:
     counters: Any = torch._dynamo.utils.counters
     return counters['stats']['unique_graphs']
+
+
+def _pages() -> int:
+  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def _peak(rest: float) -> float:

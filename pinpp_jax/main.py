@@ -59,8 +59,7 @@ def main(argv: list[str]) -> None:
     # at import time.
     if config.distributed:
       join_cluster()
-    else:
-      host_memory.keep()
+    host_memory.keep()
     count_devices()
     warn_of_cpu()
     if _COMPILATION_CACHE.value:

@@ -24,10 +24,15 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
     ('race', 'compiled after warm-up: 0'),
     ('input', 'images/s of a core'),
     ('scaling', 'A MODEL, not measured'),
+    ('host_memory', 'MPM AT: '),
   ],
 )
 def test_quick_form(name, line):
-  opponents = {'autoattack': ('torch', 'pyautoattack'), 'race': ('torch',)}
+  opponents = {
+    'autoattack': ('torch', 'pyautoattack'),
+    'race': ('torch',),
+    'host_memory': ('torch',),
+  }
   for opponent in opponents.get(name, ()):
     pytest.importorskip(opponent)
   done = subprocess.run(

@@ -9,10 +9,11 @@ import pytest
 # Prints the pages that a call makes the kernel clear, in a process of its
 # own: allocators' settings are a process's.
 PROGRAM = """
-import resource, sys
+import ctypes, resource, sys
 import jax, jax.numpy as jnp
 from pinpp_jax import host_memory
 
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # No huge pages: fewer, not less.
 if sys.argv[1] == 'kept':
   host_memory.keep()
 

@@ -372,10 +372,10 @@ def _stem(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @functools.partial(_stem.defjvp, symbolic_zeros=True)
 def _stem_derivative(primals, tangents):
-  """Takes three ways, each the fastest: to the result, the image, the weights.
+  """Result, image and weights have each the form that is fastest.
 
-  XLA's CPU convolution is slow at the first two (benchmarks/cpu_layers.py
-  measures it). What is linear in the image here is transposed in training.
+  For the gradient to the image that is the transpose of `_on_rows`, for the
+  weights XLA's own (benchmarks/cpu_convolutions.py measures all three).
   """
   x, kernel = primals
   y = _on_blocks(x, kernel)
@@ -403,7 +403,7 @@ def _on_blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _on_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Returns it by a 1x4 convolution of 8x2 blocks, which overlap, stride 1."""
+  """Returns it by a 1x4 convolution of overlapping 8x2 blocks, stride 1."""
   batch, height, width, channels = x.shape
   x = jnp.pad(x, ((0, 0), (4, 2), (4, 2), (0, 0)))
   x = jnp.stack([x[:, i : i + height : 2] for i in range(8)], 3)

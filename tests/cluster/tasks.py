@@ -6,7 +6,7 @@ import sys
 
 import jax
 
-from pinpp_jax import main
+from pinpp_jax import host_memory, main
 
 SHORT = {
   'optim.epochs': 1 / 6,
@@ -65,4 +65,5 @@ def run(data_dir, folder):
 
 if __name__ == '__main__':
   jax.distributed.initialize()
+  host_memory.keep()  # As main does.
   run(*map(pathlib.Path, sys.argv[1:]))
