@@ -52,6 +52,7 @@ def measure(options: argparse.Namespace, name: str) -> None:
 def main() -> None:
   """Prints one table."""
   parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
+  parser.add_argument('--rows', nargs='+', choices=STEPS, default=[*STEPS])
   parser.add_argument('--batch', type=int, default=8)
   parser.add_argument('--size', type=int, default=224)
   parser.add_argument('--depth', type=int, default=50)
@@ -64,12 +65,13 @@ def main() -> None:
   if options.quick:
     options.batch, options.size, options.depth = 2, 32, 10
     options.width, options.steps, options.rounds = 8, 1, 1
+    options.rows = ['MPM clean']
   print(
     f'{jax.devices()[0].device_kind}, MPM, ResNet-{options.depth} width'
     f' {options.width}, {options.size} px, batch {options.batch},'
     f' {options.dtype}'
   )
-  for name in STEPS:
+  for name in options.rows:
     measure(options, name)
 
 

@@ -19,8 +19,8 @@ def keep() -> None:
 
   glibc keeps large pieces for the main thread alone, and so calls are made in
   the thread that asks for them. For that this comes before JAX's first use of
-  its backend, but after `jax.distributed.initialize`. Other C libraries are left
-  as they are.
+  its backend, but after `jax.distributed.initialize`. Other C libraries are
+  left as they are.
   """
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)

@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
     ('race', 'compiled after warm-up: 0'),
     ('input', 'images/s of a core'),
     ('scaling', 'A MODEL, not measured'),
-    ('host_memory', 'MPM AT: '),
+    ('host_memory', 'MPM clean: '),
   ],
 )
 def test_quick_form(name, line):
