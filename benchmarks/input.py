@@ -5,10 +5,11 @@
 
 The reference-like path is what PyTorch training does: decode, cut, resize,
 mirror, float32 CHW, subtract mean and divide; the part mask as a 16-bit picture
-resized with NEAREST. Ours gives uint8 and the label grid (`data/pipeline.py`);
-its pixels are checked to be the same. The other rows are ours with one thing
-changed: those that change pixels say by how many grey levels on average. Time
-is what the core worked, so that other work on the machine counts little.
+resized with NEAREST. Ours gives uint8 and the label grid
+(`data/batches/pipeline.py`); its pixels are checked to be the same. The other
+rows are ours with one thing changed: those that change pixels say by how many
+grey levels on average. Time is what the core worked, so that other work on the
+machine counts little.
 """
 
 import argparse
@@ -25,8 +26,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pinpp_jax.data import images, pipeline, sources
-from pinpp_jax.tools import build
+from pinpp_jax.data import views
+from pinpp_jax.data.batches import pipeline
+from pinpp_jax.data.build import run
+from pinpp_jax.data.read import sources
 
 # Not an extra: a row for those who have it.
 simplejpeg: Any = None
@@ -61,13 +64,13 @@ def decode(data: bytes) -> Image.Image:
   return Image.open(io.BytesIO(data)).convert('RGB')
 
 
-def rectangle(view: images.View) -> tuple[int, int, int, int]:
+def rectangle(view: views.View) -> tuple[int, int, int, int]:
   """Returns (left, top, right, bottom) of what a view cuts from the file."""
   left, top, width, height = view.box
   return left, top, left + width, top + height
 
 
-def mirrored(image: Image.Image, view: images.View) -> np.ndarray:
+def mirrored(image: Image.Image, view: views.View) -> np.ndarray:
   """Returns the pixels of a picture, mirrored if its view is."""
   if view.flip:
     image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -83,25 +86,25 @@ def as_floats(pixels: np.ndarray) -> np.ndarray:
   return array
 
 
-def cut(data: bytes, view: images.View) -> np.ndarray:
+def cut(data: bytes, view: views.View) -> np.ndarray:
   """Returns a view's pixels: cut, then resized."""
   image = decode(data).crop(rectangle(view)).resize(view.resized, BICUBIC)
   return mirrored(image, view)
 
 
-def resized_box(data: bytes, view: images.View) -> np.ndarray:
+def resized_box(data: bytes, view: views.View) -> np.ndarray:
   """Resizes the rectangle without cutting it out first."""
   image = decode(data).resize(view.resized, BICUBIC, box=rectangle(view))
   return mirrored(image, view)
 
 
-def reducing_gap(data: bytes, view: images.View) -> np.ndarray:
+def reducing_gap(data: bytes, view: views.View) -> np.ndarray:
   """Shrinks by whole numbers first where the rectangle is large."""
   image = decode(data).crop(rectangle(view))
   return mirrored(image.resize(view.resized, BICUBIC, reducing_gap=2.0), view)
 
 
-def draft(data: bytes, view: images.View) -> np.ndarray:
+def draft(data: bytes, view: views.View) -> np.ndarray:
   """Lets the decoder give a smaller picture where the rectangle is large."""
   image = Image.open(io.BytesIO(data))
   width, height = image.size
@@ -114,10 +117,10 @@ def draft(data: bytes, view: images.View) -> np.ndarray:
   return mirrored(image.resize(view.resized, BICUBIC, box=box), view)
 
 
-def other_decoder(data: bytes, view: images.View) -> np.ndarray:
+def other_decoder(data: bytes, view: views.View) -> np.ndarray:
   """Decodes with simplejpeg, resizes with Pillow."""
   image = Image.fromarray(simplejpeg.decode_jpeg(data))
-  return images.pixels(image, view)
+  return views.pixels(image, view)
 
 
 class Paths:
@@ -131,11 +134,11 @@ class Paths:
       scale=(0.08, 1.0),
       ratio=(3 / 4, 4 / 3),
       flip=0.5,
-      cell=images.CELL,
-      grid_offset=images.CELL // 2,
+      cell=views.CELL,
+      grid_offset=views.CELL // 2,
     )
     self.views = [
-      images.random_view(self._rng(i), decode(e['image']).size, size)
+      views.random_view(self._rng(i), decode(e['image']).size, size)
       for i, e in enumerate(source.examples)
     ]
     self._wide = [self._sixteen_bits(e) for e in source.examples]
@@ -157,7 +160,7 @@ class Paths:
     """Returns ours as float32 CHW."""
     return as_floats(self.ours(index))
 
-  def changed(self, pixels: Callable[[bytes, images.View], np.ndarray]):
+  def changed(self, pixels: Callable[[bytes, views.View], np.ndarray]):
     """Returns our path with other pixels."""
 
     def path(index: int) -> np.ndarray:
@@ -167,10 +170,10 @@ class Paths:
 
     return path
 
-  def _labels(self, example: sources.Example, view: images.View) -> None:
+  def _labels(self, example: sources.Example, view: views.View) -> None:
     if example['part_mask'] is not None:
-      mask = images.decode_mask(example['part_mask'], example['file_name'])
-      images.grid(mask, view).astype(np.int32)
+      mask = views.decode_mask(example['part_mask'], example['file_name'])
+      views.grid(mask, view).astype(np.int32)
 
   def _rng(self, index: int) -> np.random.Generator:
     return np.random.default_rng(index)
@@ -178,7 +181,7 @@ class Paths:
   def _sixteen_bits(self, example: sources.Example) -> bytes:
     if example['part_mask'] is None:
       return b''
-    mask = images.decode_mask(example['part_mask'], example['file_name'])
+    mask = views.decode_mask(example['part_mask'], example['file_name'])
     file = io.BytesIO()
     Image.fromarray(mask.astype(np.uint16)).save(file, 'PNG')
     return file.getvalue()
@@ -237,7 +240,7 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     if options.quick:
       options.images, options.rounds, options.data_dir = 8, 1, folder
-      build.build('pinpp_mini', folder)
+      run.build('pinpp_mini', folder)
     source = sources.Recorded(
       dataset=options.dataset, data_dir=options.data_dir, split='train'
     )

@@ -37,7 +37,8 @@ import jax
 from scipy import stats
 
 from pinpp_jax import data, inputs, recipe, sharding, state, step
-from pinpp_jax.data import mini, sources
+from pinpp_jax.data.mini import drawn_release
+from pinpp_jax.data.read import sources
 from pinpp_jax.evals.accuracy import Accuracy
 
 # name -> (recipe, its options, what the other images know)
@@ -134,7 +135,7 @@ def scored_sources(
   """Returns images that no data set holds, rendered on first use."""
   folder = _release(data_dir).with_name('pinpp_mini_fresh')
   if not folder.exists():
-    mini.render(
+    drawn_release.render(
       folder, seed=1, annotated=1, unannotated=FRESH - 2, validation=FRESH
     )
   return {

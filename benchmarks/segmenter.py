@@ -20,9 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import memory, timing
+from benchmarks import timing
+from benchmarks.pieces import memory
 from benchmarks.steps import Steps
-from pinpp_jax import augment, host_memory, models, optim, step
+from pinpp_jax import augment, models, optim, step
+from pinpp_jax.machine import host_memory
 from pinpp_jax.objectives import losses
 from pinpp_jax.objectives.segment import Segment
 

@@ -18,15 +18,8 @@ import numpy as np
 
 from benchmarks import timing
 from benchmarks.steps import Steps
-from pinpp_jax import (
-  attacks,
-  augment,
-  host_memory,
-  models,
-  objectives,
-  optim,
-  step,
-)
+from pinpp_jax import attacks, augment, models, objectives, optim, step
+from pinpp_jax.machine import host_memory
 
 CLASSES, PARTS = 1000, 3310
 

@@ -23,10 +23,11 @@ import urllib.request
 
 import numpy as np
 
-from pinpp_jax.data import mini, pseudo
-from pinpp_jax.data.pseudo import Draft
-from pinpp_jax.data.sources import Recorded
-from pinpp_jax.tools import build
+from pinpp_jax.data.build import run
+from pinpp_jax.data.mini import drawn_release
+from pinpp_jax.data.read import pseudo
+from pinpp_jax.data.read.pseudo import Draft
+from pinpp_jax.data.read.sources import Recorded
 
 _SHARD = 5_000
 
@@ -38,8 +39,8 @@ def repeated(folder: pathlib.Path, number: int) -> pathlib.Path:
     return output
   manual = folder / 'downloads' / 'manual' / 'pinpp_mini'
   manual.parent.mkdir(parents=True)
-  mini.render(manual, annotated=4, unannotated=0, validation=0)
-  build.build('pinpp_mini', folder)
+  drawn_release.render(manual, annotated=4, unannotated=0, validation=0)
+  run.build('pinpp_mini', folder)
   source = Recorded(dataset='pinpp_mini', data_dir=str(folder), split='train')
   examples = [dict(source[i]) for i in range(len(source))]
   shards = -(-number // _SHARD)

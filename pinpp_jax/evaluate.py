@@ -11,20 +11,13 @@ from absl import logging
 from flax import linen as nn
 import jax
 
-from pinpp_jax import (
-  checkpoint,
-  evals,
-  inputs,
-  recipe,
-  report,
-  rundir,
-  sharding,
-)
+from pinpp_jax import checkpoint, evals, inputs, recipe, report, sharding
 from pinpp_jax.construct import Config, construct
 from pinpp_jax.data.labels import write_json
-from pinpp_jax.data.sources import Chosen, Source
+from pinpp_jax.data.read.sources import Chosen, Source
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import samples
+from pinpp_jax.runs import rundir
 
 Evaluators = dict[str, Callable[[Any, jax.Array], dict[str, float]]]
 

@@ -10,18 +10,11 @@ import jax
 
 from pinpp_jax import data, sharding
 from pinpp_jax.construct import Config
-from pinpp_jax.data import (
-  balance,
-  crops,
-  imagenet,
-  lists,
-  pseudo,
-  readable,
-  sources,
-)
+from pinpp_jax.data.build import run
+from pinpp_jax.data.imagenet import crops, layouts
 from pinpp_jax.data.labels import LabelTable, class_only
+from pinpp_jax.data.read import balance, lists, pseudo, readable, sources
 from pinpp_jax.errors import UserError
-from pinpp_jax.tools import build
 
 # The validation images of the ImageNet copy, and those of a list: classes
 # without parts.
@@ -113,7 +106,7 @@ def label_table(config: Config) -> LabelTable:
     return given
   if config.name:
     return recorded(config, 'train').labels
-  copy = imagenet.open_copy(_imagenet(config))
+  copy = layouts.open_copy(_imagenet(config))
   return class_only(copy.wnids('validation'))
 
 
@@ -233,7 +226,7 @@ def _build_mini(config: Config) -> None:
   folder = sources.data_folder(config.data_dir)
   if not list((folder / config.name).glob('*/dataset_info.json')):
     logging.info('Rendering the embedded data set in %s.', folder)
-    build.build(config.name, folder)
+    run.build(config.name, folder)
 
 
 def _listed(config: Config) -> lists.Listed:

@@ -16,17 +16,18 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from pinpp_jax import checkpoint, faults, inputs, recipe, rundir, sharding
+from pinpp_jax import checkpoint, inputs, recipe, sharding
 from pinpp_jax import state as state_lib
 from pinpp_jax.construct import Config, construct
-from pinpp_jax.data import pseudo, sources
 from pinpp_jax.data.labels import LabelTable, write_json
-from pinpp_jax.data.pseudo import Draft
-from pinpp_jax.data.sources import Recorded
+from pinpp_jax.data.read import pseudo, sources
+from pinpp_jax.data.read.pseudo import Draft
+from pinpp_jax.data.read.sources import Recorded
 from pinpp_jax.errors import UserError
 from pinpp_jax.labelling import blocks, page, quality
 from pinpp_jax.labelling.labeller import Labeller, Options
 from pinpp_jax.labelling.predict import Predictor
+from pinpp_jax.runs import faults, rundir
 
 SOURCES = {
   'imagenet': sources.ImageNet,

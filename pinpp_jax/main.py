@@ -16,9 +16,11 @@ from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from pinpp_jax import evaluate, faults, host_memory, label, train
+from pinpp_jax import evaluate, label, train
 from pinpp_jax.errors import UserError
-from pinpp_jax.tools import doctor_machine
+from pinpp_jax.machine import host_memory
+from pinpp_jax.machine.accelerators import accelerators
+from pinpp_jax.runs import faults
 
 RUNS = {'train': train.run, 'evaluate': evaluate.run, 'label': label.run}
 
@@ -118,7 +120,7 @@ def warn_of_cpu() -> None:
   """Warns when JAX runs on the CPU beside an accelerator, unless told to."""
   if jax.default_backend() != 'cpu' or os.environ.get('JAX_PLATFORMS'):
     return
-  for name, extra in doctor_machine.accelerators().items():
+  for name, extra in accelerators().items():
     logging.warning(
       'An accelerator (%s) seems to be there, but JAX runs on the CPU. What it'
       ' needs is the extra %s; python -m pinpp_jax.tools.doctor says more.',

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import tensorboardX
 
-from pinpp_jax import processes
+from pinpp_jax.machine import processes
 
 FILE = 'metrics.jsonl'
 

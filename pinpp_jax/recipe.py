@@ -15,15 +15,16 @@ from pinpp_jax import (
   models,
   objectives,
   optim,
-  rundir,
   sharding,
 )
 from pinpp_jax import state as state_lib
 from pinpp_jax.construct import Config, construct
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import Segmenter, torch_files, torch_import
+from pinpp_jax.models import Segmenter
 from pinpp_jax.models.resnet import Network
+from pinpp_jax.models.torch import files, importer
+from pinpp_jax.runs import rundir
 from pinpp_jax.step import Recipe
 
 # In place of a network's name: that of the run of `init.path`.
@@ -204,16 +205,16 @@ def _from_torch(
   fresh: Any,
 ) -> Any:
   """Returns `fresh` with what is wanted of a torch state dict."""
-  tensors = torch_files.read_file(path, config.init.key)
+  tensors = files.read_file(path, config.init.key)
   if isinstance(model, Segmenter):
     if config.init.part == 'all':
       raise UserError(f'{path} holds an encoder alone; set init.part=backbone.')
-    inner = torch_import.encoder_variables(model.backbone(), tensors)
+    inner = importer.encoder_variables(model.backbone(), tensors)
     backbone = {kind: {'backbone': inner.get(kind, {})} for kind in fresh}
   elif config.init.part == 'all':
-    return torch_import.variables(model, tensors)
+    return importer.variables(model, tensors)
   else:
-    backbone = torch_import.backbone_variables(model, tensors)
+    backbone = importer.backbone_variables(model, tensors)
   return {kind: fresh[kind] | backbone[kind] for kind in fresh}
 
 

@@ -10,16 +10,15 @@ import jax
 from pinpp_jax import (
   checkpoint,
   evaluate,
-  faults,
   inputs,
   metrics,
-  perf,
   recipe,
-  rundir,
   sharding,
   step,
 )
 from pinpp_jax.construct import Config
+from pinpp_jax.machine import perf
+from pinpp_jax.runs import faults, rundir
 
 
 def run(config: Config, workdir: pathlib.Path) -> bool:

@@ -14,8 +14,8 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 import jax
 import pytest
 
-from pinpp_jax.data import mini
-from pinpp_jax.tools import build
+from pinpp_jax.data.build import run
+from pinpp_jax.data.mini import drawn_release
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
@@ -74,6 +74,6 @@ def mini_data(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp('data')
   manual = folder / 'downloads' / 'manual' / 'pinpp_mini'
   manual.parent.mkdir(parents=True)
-  mini.render(manual, unannotated=2, validation=2)
-  build.build('pinpp_mini', folder)
+  drawn_release.render(manual, unannotated=2, validation=2)
+  run.build('pinpp_mini', folder)
   return folder

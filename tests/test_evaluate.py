@@ -10,10 +10,10 @@ from PIL import Image
 import pytest
 
 from pinpp_jax import checkpoint, evaluate, recipe, state
-from pinpp_jax.data import sources
 from pinpp_jax.data.labels import class_only
+from pinpp_jax.data.read import sources
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import torch_export, torch_files
+from pinpp_jax.models.torch import exporter, files
 
 SIDE = 32
 SPLIT = 'imagenet_list'
@@ -184,7 +184,7 @@ class TestOrigins:
     wnids = table(mini_data).wnids
     model, variables = network(class_only(wnids), name='resnet')
     path = tmp_path / 'resnet.safetensors'
-    torch_files.write_file(path, model, variables)
+    files.write_file(path, model, variables)
     config = self.config(mini_data, path, name='resnet', **TINY)
     scores = run(config, tmp_path / 'run')
     expected = loss(model, variables, mini_data, listed, wnids)
@@ -196,7 +196,7 @@ class TestOrigins:
     model, variables = network(labels, name='mpm')
     as_torch = lambda tree: {
       f'module.{name}': torch.tensor(array)
-      for name, array in torch_export.tensors(model, tree).items()
+      for name, array in exporter.tensors(model, tree).items()
     }
     path = tmp_path / 'checkpoint.pth'
     other = jax.tree.map(lambda x: x + 1, variables)

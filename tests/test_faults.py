@@ -13,8 +13,9 @@ import pytest
 import runs
 from runs import Run
 
-from pinpp_jax import checkpoint, checksums
+from pinpp_jax import checkpoint
 from pinpp_jax.errors import UserError
+from pinpp_jax.runs import checksums
 
 
 @pytest.fixture(scope='module')

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pinpp_jax import processes
+from pinpp_jax.machine import processes
 
 
 def test_fetch_gathers_sharded_arrays():

@@ -10,7 +10,7 @@ MODULES = [
   '.'.join(path.relative_to(ROOT).with_suffix('').parts)
   for folder in ('pinpp_jax', 'configs', 'benchmarks')
   for path in sorted((ROOT / folder).rglob('*.py'))
-  if path.stem != '__init__'
+  if path.stem not in ('__init__', '__main__')
 ]
 # What benchmarks measure against is in an extra; nothing else needs it.
 OPPONENTS = ('torch', 'pyautoattack')

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 import runs
 
-from pinpp_jax import (
-  checkpoint,
-  inputs,
-  label,
-  rundir,
-  sharding,
-  train,
-)
+from pinpp_jax import checkpoint, inputs, label, sharding, train
 from pinpp_jax.errors import UserError
+from pinpp_jax.runs import rundir
 
 
 def config(name, data_dir):

@@ -20,7 +20,8 @@ import tensorflow_datasets as tfds
 
 from pinpp_jax import checkpoint, data, label, recipe, state
 from pinpp_jax.data import labels as labels_lib
-from pinpp_jax.data import masks, pseudo, sources
+from pinpp_jax.data import masks
+from pinpp_jax.data.read import pseudo, sources
 from pinpp_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -1,7 +1,9 @@
 """Who may import whom, and how long a function may be."""
 
 import ast
+import collections
 import pathlib
+import subprocess
 
 import pytest
 
@@ -9,15 +11,40 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'pinpp_jax'
 SOURCES = sorted(PACKAGE.rglob('*.py'))
 
-# Package: the parts of pinpp_jax that it may import, besides itself.
+# Package or module: the parts of pinpp_jax that it may import, besides itself.
+_HELPERS = {'construct', 'data', 'errors', 'machine', 'metrics', 'sharding'}
+_RUN = _HELPERS | {
+  *('attacks', 'checkpoint', 'evals', 'inputs', 'models', 'objectives'),
+  *('recipe', 'runs', 'state'),
+}
 OURS = {
   'attacks': {'errors', 'objectives'},
+  'augment': {'errors'},
+  'checkpoint': {'data', 'errors'},
+  'construct': {'errors'},
   'data': {'errors'},
-  'evals': {'attacks', 'construct', 'data', 'errors', 'metrics', 'processes'},
+  'errors': set(),
+  'evals': {'attacks', 'construct', 'data', 'errors', 'machine', 'metrics'},
+  'evaluate': _RUN | {'report'},
   'exports': {'data', 'errors'},
+  'heatmaps': {'data', 'errors'},
+  'inputs': _HELPERS,
+  'label': _RUN | {'labelling'},
   'labelling': {'data', 'errors', 'evals', 'report'},
+  'machine': {'errors'},
+  'main': {'errors', 'evaluate', 'label', 'machine', 'runs', 'train'},
+  'metrics': {'errors', 'machine'},
   'models': {'errors'},
   'objectives': {'errors'},
+  'optim': {'construct', 'errors'},
+  'recipe': _RUN | {'augment', 'optim', 'step'},
+  'report': {'data', 'errors', 'evals', 'metrics'},
+  'runs': {'checkpoint', 'construct', 'data', 'errors', 'machine'},
+  'sharding': {'errors'},
+  'state': {'errors'},
+  'step': {'augment', 'optim', 'sharding', 'state'},
+  'tools': None,  # Nothing is above it.
+  'train': _RUN | {'evaluate', 'step'},
   'viewer': {'data', 'errors', 'evals'},
 }
 # Package: what else it may import; the standard library is always allowed.
@@ -48,15 +75,43 @@ def third_party(names):
   return tops - set(sys.stdlib_module_names) - {'pinpp_jax'}
 
 
-@pytest.mark.parametrize('package', sorted(OURS))
-def test_packages_only_look_down(package):
-  for path in (PACKAGE / package).rglob('*.py'):
-    ours = {
-      name.split('.')[1]
-      for name in imports(path)
-      if name.startswith('pinpp_jax.')
-    }
-    assert ours <= OURS[package] | {package}, path
+def room(path):
+  """Returns the package or module right below pinpp_jax that a file is in."""
+  return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+
+
+def test_every_room_has_its_arrows():
+  assert {room(path) for path in SOURCES} - {'__init__'} == set(OURS)
+
+
+@pytest.mark.parametrize(
+  'path', SOURCES, ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_only_look_down(path):
+  allowed = OURS.get(room(path), set())
+  if allowed is None:
+    return
+  ours = set()
+  for name in imports(path):
+    if name.startswith('pinpp_jax.'):
+      ours.add(name.split('.')[1])
+  assert ours <= allowed | {room(path)}
+
+
+def test_folders_are_small():
+  files = subprocess.check_output(
+    ['git', 'ls-files', 'pinpp_jax', 'benchmarks'], cwd=ROOT, text=True
+  )
+  folders = collections.Counter(
+    pathlib.Path(name).parent for name in files.split()
+  )
+  assert max(folders.values()) <= 15, folders.most_common(3)
+
+
+def test_packages_say_what_lives_there():
+  for path in SOURCES:
+    if path.name == '__init__.py':
+      assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
 @pytest.mark.parametrize('package', sorted(OTHERS))
@@ -112,16 +167,14 @@ def test_suppressions_give_a_reason():
 
 
 def test_autoattack_for_others_needs_jax_and_numpy_alone():
-  names = {
-    *('processes', 'evals.autoattack', 'evals.checks', 'evals.given'),
-    *('evals.job', 'evals.outcome', 'evals.verdicts', 'evals.versions'),
-  }
-  for name in names:
-    path = PACKAGE / f'{name.replace(".", "/")}.py'
+  package = PACKAGE / 'evals' / 'autoattack'
+  paths = {*package.glob('*.py'), PACKAGE / 'machine' / 'processes.py'}
+  for path in paths - {package / 'robustbench.py'}:
     found = list(imports(path))
     assert third_party(found) <= {'jax', 'numpy'}, path
-    ours = {n for n in found if n.startswith('pinpp_jax.')}
-    allowed = {'attacks', 'errors'} | names
-    for n in ours:
-      inner = n.removeprefix('pinpp_jax.')
-      assert any(inner.startswith(a) for a in allowed), (path, n)
+    for name in found:
+      if name.startswith('pinpp_jax.'):
+        inner = name.removeprefix('pinpp_jax.')
+        assert inner.startswith(
+          ('attacks', 'errors', 'evals.autoattack', 'machine.processes')
+        ), (path, name)

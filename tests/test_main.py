@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 import pytest
 
-from pinpp_jax import checkpoint, faults, main, rundir, train
+from pinpp_jax import checkpoint, main, train
 from pinpp_jax.data import labels
 from pinpp_jax.errors import UserError
-from pinpp_jax.tools import doctor_machine
+from pinpp_jax.machine.accelerators import accelerators
+from pinpp_jax.runs import faults, rundir
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -177,8 +178,8 @@ def warnings(monkeypatch):
 def test_an_accelerator_that_goes_unused_is_told(
   monkeypatch, tmp_path, warnings
 ):
-  here = functools.partial(doctor_machine.accelerators, tmp_path, {})
-  monkeypatch.setattr(doctor_machine, 'accelerators', here)
+  here = functools.partial(accelerators, tmp_path, {})
+  monkeypatch.setattr(main, 'accelerators', here)
   monkeypatch.delenv('JAX_PLATFORMS', raising=False)
   main.warn_of_cpu()
   assert not warnings

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from pinpp_jax.data import mini
+from pinpp_jax.data.mini import drawn_release
 
 nbclient = pytest.importorskip(
   'nbclient', reason='the extra notebooks is not installed'
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('notebooks')
   manual = folder / 'data' / 'downloads' / 'manual' / 'pinpp_mini'
   manual.parent.mkdir(parents=True)
-  mini.render(manual, annotated=8, unannotated=1, validation=1)
+  drawn_release.render(manual, annotated=8, unannotated=1, validation=1)
   return folder
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pinpp_jax import perf
 from pinpp_jax.errors import UserError
+from pinpp_jax.machine import perf
 
 
 class Clock:

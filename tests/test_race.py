@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from pinpp_jax import models
-from pinpp_jax.tools import golden as golden_rule
+from pinpp_jax.tools.parity import golden as golden_rule
 
 torch = pytest.importorskip('torch', reason='torch is not installed')
 
-from benchmarks import race_work, torch_losses, torch_steps
-from benchmarks.torch_mpm import MPM
+from benchmarks.race import work as work_lib
+from benchmarks.torch_rival import losses
+from benchmarks.torch_rival import steps as steps_lib
+from benchmarks.torch_rival.mpm import MPM
 
 IMAGES, PIXELS = 4, 96
-STYLES = {'R0': torch_steps.R0, 'R1': torch_steps.R1, 'R2': torch_steps.R2}
+STYLES = {'R0': steps_lib.R0, 'R1': steps_lib.R1, 'R2': steps_lib.R2}
 
 
 def filled(rule, style):
@@ -48,16 +50,16 @@ def golden_batch(rule):
 )
 def test_steps_are_the_references(golden, name, mode, count):
   rule, style = golden_rule.rule(golden), STYLES[name]
-  task = torch_steps.Task(
+  task = steps_lib.Task(
     parts=True,
     robust=mode == 'at',
     classes=golden_rule.CLASSES,
     learning_rate=0.0,
   )
-  steps = torch_steps.Steps(filled(rule, style), style, task)
+  steps = steps_lib.Steps(filled(rule, style), style, task)
   batch = golden_batch(rule)
   image = batch['image'].permute(0, 3, 1, 2)
-  noise = rule.noise(IMAGES, PIXELS, torch_steps.EPS)
+  noise = rule.noise(IMAGES, PIXELS, steps_lib.EPS)
   start = (image + torch.tensor(noise)).clamp(0, 1)
   with np.load(golden / 'sgd_ema.npz') as data:
     for step in range(1, count + 1):
@@ -89,7 +91,7 @@ def test_sparse_loss_is_the_dense_one():
   grid = torch.randint(0, 7, (2, 8, 8), generator=generator)
   weight = torch.tensor([1.0, 0.5])
   found = []
-  for loss in (torch_losses.dense_part_loss, torch_losses.sparse_part_loss):
+  for loss in (losses.dense_part_loss, losses.sparse_part_loss):
     value = loss(outputs, grid, weight)
     found.append([value, *torch.autograd.grad(value, outputs)])
   for dense, sparse in zip(*found, strict=True):
@@ -107,10 +109,10 @@ def test_work_of_the_published_steps(network, robust, gflops):
   model = models.MODELS[network](
     num_classes=1000, num_parts=3310, depth=50, activation='gelu'
   )
-  task = torch_steps.Task(
+  task = steps_lib.Task(
     parts=network == 'mpm', robust=robust, classes=1000, learning_rate=0.0
   )
-  work = race_work.of_step(model, 224, task)
+  work = work_lib.of_step(model, 224, task)
   assert work.flops / 1e9 == pytest.approx(gflops, abs=0.01)
 
 
@@ -123,4 +125,4 @@ def test_an_opponent_that_is_lean_leaves_the_bypass_out():
     network.cp1.register_forward_hook(lambda *_: calls.append(1))
     network(image)
   assert len(calls) == 1
-  assert dataclasses.replace(torch_steps.R2, lean=False) == torch_steps.R1
+  assert dataclasses.replace(steps_lib.R2, lean=False) == steps_lib.R1

@@ -10,7 +10,7 @@ from pinpp_jax import checkpoint, recipe, sharding
 from pinpp_jax.data import Recorded
 from pinpp_jax.data.labels import class_only
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import torch_export, torch_files
+from pinpp_jax.models.torch import exporter, files
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +37,7 @@ def equal(a, b):
 def test_a_torch_file_of_the_same_model(labels, tmp_path):
   model, other = variables(smoke(), labels)
   other = jax.tree.map(lambda x: x + 1, other)
-  torch_files.write_file(tmp_path / 'mpm.safetensors', model, other)
+  files.write_file(tmp_path / 'mpm.safetensors', model, other)
   _, found = variables(smoke(), labels, tmp_path / 'mpm.safetensors')
   equal(found, other)
 
@@ -45,7 +45,7 @@ def test_a_torch_file_of_the_same_model(labels, tmp_path):
 def test_the_backbone_of_a_plain_network(labels, tmp_path):
   plain, other = variables(smoke('resnet'), labels)
   other = jax.tree.map(lambda x: x + 1, other)
-  torch_files.write_file(tmp_path / 'r.safetensors', plain, other)
+  files.write_file(tmp_path / 'r.safetensors', plain, other)
   _, fresh = variables(smoke(), labels)
   _, found = variables(smoke(), labels, tmp_path / 'r.safetensors', 'backbone')
   for kind in ('params', 'batch_stats'):
@@ -82,7 +82,7 @@ def test_the_backbone_of_a_run_of_another_model(labels, tmp_path):
 
 def test_a_torch_file_that_lacks_tensors(labels, tmp_path):
   model, other = variables(smoke(), labels)
-  tensors = torch_export.tensors(model, other)
+  tensors = exporter.tensors(model, other)
   from safetensors.numpy import save_file
 
   missing = 'segmenter.layer1.0.conv1.weight'
@@ -103,7 +103,7 @@ def test_the_encoder_of_a_segmenter(labels, tmp_path):
   encoder = model.backbone()
   inner = {kind: value['backbone'] for kind, value in other.items()}
   path = tmp_path / 'encoder.safetensors'
-  save_file(torch_export.encoder_tensors(encoder, inner), path)
+  save_file(exporter.encoder_tensors(encoder, inner), path)
   _, found = variables(smoke('segmenter'), labels, path, 'backbone')
   _, fresh = variables(smoke('segmenter'), labels)
   for kind in ('params', 'batch_stats'):

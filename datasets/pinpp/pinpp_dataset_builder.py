@@ -1,10 +1,10 @@
 """PartImageNet++ for `tfds build pinpp`.
 
-The work is done in `pinpp_jax.data.builder`, which also builds without
+The work is done in `pinpp_jax.data.build.builder`, which also builds without
 TensorFlow: `python -m pinpp_jax.tools.build pinpp`.
 """
 
-from pinpp_jax.data import builder
+from pinpp_jax.data.build import builder
 
 
 class Builder(builder.Pinpp):

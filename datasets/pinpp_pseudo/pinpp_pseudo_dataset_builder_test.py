@@ -8,7 +8,8 @@ import numpy as np
 from pinpp_pseudo import pinpp_pseudo_dataset_builder  # noqa: F401  registers it
 import tensorflow_datasets as tfds
 
-from pinpp_jax.data import labels, masks, pseudo
+from pinpp_jax.data import labels, masks
+from pinpp_jax.data.read import pseudo
 from pinpp_jax.errors import UserError
 
 

@@ -17,10 +17,10 @@ it as a TFDS data set beside its `labels` table. Reading, in every run:
 TensorFlow.
 """
 
+from pinpp_jax.data.batches.pipeline import evaluation, example_id, training
+from pinpp_jax.data.batches.prefetch import Batches
 from pinpp_jax.data.labels import LabelTable
-from pinpp_jax.data.pipeline import evaluation, example_id, training
-from pinpp_jax.data.prefetch import Batches
-from pinpp_jax.data.sources import (
+from pinpp_jax.data.read.sources import (
   Chosen,
   Concatenated,
   Example,

@@ -18,7 +18,7 @@ import pathlib
 import numpy as np
 
 from pinpp_jax.data.files import write_json
-from pinpp_jax.data.records import ClassRecord
+from pinpp_jax.data.release.records import ClassRecord
 from pinpp_jax.errors import UserError
 
 _FORMAT = 1

@@ -1,10 +1,11 @@
 """Evaluators: (variables, key) to a dict of scores."""
 
-from pinpp_jax.evals import accuracy, robustness, segmentation, transfer
+from pinpp_jax.evals import accuracy, robustness, transfer
+from pinpp_jax.evals.segmentation import evaluator
 
 EVALS = {
   'accuracy': accuracy.Accuracy,
   'autoattack': robustness.AutoAttack,
-  'segmentation': segmentation.Segmentation,
+  'segmentation': evaluator.Segmentation,
   'transfer': transfer.Transfer,
 }

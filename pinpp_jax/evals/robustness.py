@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pinpp_jax import processes
 from pinpp_jax.errors import UserError
-from pinpp_jax.evals import autoattack as autoattack_lib
 from pinpp_jax.evals import examples as examples_lib
-from pinpp_jax.evals import robustbench as robustbench_lib
-from pinpp_jax.evals.outcome import Outcome
+from pinpp_jax.evals.autoattack import ensemble as autoattack_lib
+from pinpp_jax.evals.autoattack import robustbench as robustbench_lib
+from pinpp_jax.evals.autoattack.result import Outcome
+from pinpp_jax.machine import processes
 
 LOGGER = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from pinpp_jax import processes
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.evals import examples as examples_lib
 from pinpp_jax.evals import predictions
+from pinpp_jax.machine import processes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import examples as examples_lib
-from pinpp_jax.evals.job import as_float
+from pinpp_jax.evals.autoattack.chunks import as_float
 from pinpp_jax.evals.robustness import float32_logits, images
 
 CHUNK = 64

@@ -11,7 +11,7 @@ import pathlib
 from typing import Any
 
 from pinpp_jax.data import files
-from pinpp_jax.data.annotated import DataSet, Progress
+from pinpp_jax.data.read.annotated import DataSet, Progress
 from pinpp_jax.exports import (
   coco,
   concepts,

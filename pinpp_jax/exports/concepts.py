@@ -1,10 +1,11 @@
 """Concept manifests: what is where in an image, in names without the class.
 
 A line of <split>.jsonl is an image. Its `concepts` are those of
-`pinpp_jax.data.concepts`, each with the regions of its parts as they were drawn
-and the share of each of 14x14 cells that they cover; what has no concept (parts
-that are the whole object, words such as "others") is in `unnamed`, by its full
-name. concepts.json lists all concepts with their classes.
+`pinpp_jax.data.release.concepts`, each with the drawn
+regions of its parts and the share of each of 14x14 cells that they cover. What
+has no concept (parts that are the whole object, words such as "others") is in
+`unnamed`, by its full name. concepts.json lists all concepts with their
+classes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from pinpp_jax.data import annotated, concepts, files, labels
-from pinpp_jax.data.annotated import AnnotatedImage, Images
+from pinpp_jax.data import files, labels
 from pinpp_jax.data.labels import LabelTable
-from pinpp_jax.data.records import Annotation
+from pinpp_jax.data.read import annotated
+from pinpp_jax.data.read.annotated import AnnotatedImage, Images
+from pinpp_jax.data.release import concepts
+from pinpp_jax.data.release.records import Annotation
 from pinpp_jax.errors import UserError
 from pinpp_jax.exports import outlines
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from pinpp_jax.data.records import Annotation, Rle
+from pinpp_jax.data.release.records import Annotation, Rle
 
 # Run lengths as pycocotools holds them, with counts as bytes or as text.
 Runs = Any

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pinpp_jax.data import files, masks
-from pinpp_jax.data.annotated import AnnotatedImage, Images
 from pinpp_jax.data.labels import LabelTable
-from pinpp_jax.data.records import Annotation
+from pinpp_jax.data.read.annotated import AnnotatedImage, Images
+from pinpp_jax.data.release.records import Annotation
 from pinpp_jax.exports import outlines
 
 _SHARD = 20_000  # Rows of a file.

@@ -13,8 +13,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from pinpp_jax.data.annotated import Images
 from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.data.read.annotated import Images
 from pinpp_jax.errors import UserError
 
 # The names of the reference for our splits.

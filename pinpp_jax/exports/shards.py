@@ -13,8 +13,8 @@ import tarfile
 from typing import Any
 
 from pinpp_jax.data import masks
-from pinpp_jax.data.annotated import AnnotatedImage, Images
 from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.data.read.annotated import AnnotatedImage, Images
 from pinpp_jax.errors import UserError
 from pinpp_jax.exports import outlines
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from absl import logging
 
-from pinpp_jax.data.pseudo import Draft
-from pinpp_jax.data.sources import Chosen, Source
+from pinpp_jax.data.read.pseudo import Draft
+from pinpp_jax.data.read.sources import Chosen, Source
 from pinpp_jax.errors import UserError
 from pinpp_jax.labelling.labeller import Labelled, Labeller
 

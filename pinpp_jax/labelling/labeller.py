@@ -12,11 +12,13 @@ from absl import logging
 import numpy as np
 from PIL import Image
 
-from pinpp_jax.data import images, masks
+from pinpp_jax.data import masks
+from pinpp_jax.data import views as views_lib
 from pinpp_jax.data.labels import LabelTable
-from pinpp_jax.data.sources import Example, Source
+from pinpp_jax.data.read.sources import Example, Source
 from pinpp_jax.errors import UserError
-from pinpp_jax.labelling import decide, frames
+from pinpp_jax.labelling import confidence as confidence_lib
+from pinpp_jax.labelling import frames
 from pinpp_jax.labelling.frames import Frame
 from pinpp_jax.labelling.predict import Predictor
 
@@ -211,7 +213,7 @@ class Labeller:
   def _see(self, place: int, example: Example) -> _Seen | Labelled:
     """Returns what the network sees of an image, or what is wrong."""
     try:
-      image = images.decode(example['image'], example['file_name'])
+      image = views_lib.decode(example['image'], example['file_name'])
     except UserError:
       return self._bad(example, UNREADABLE)
     views = self._options.frames(image.size)
@@ -252,7 +254,7 @@ class Labeller:
       seen = batch[row]
       example = examples[seen.place]
       parts = self._table.part_counts[example['label']]
-      label = decide.decide(
+      label = confidence_lib.decide(
         mean([array[row, ..., : 1 + parts] for array in cells], seen.frames),
         min_confidence=self._options.min_confidence,
         min_area=self._options.min_area,

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pinpp_jax.data import images, pseudo
+from pinpp_jax.data import views
 from pinpp_jax.data.labels import LabelTable
-from pinpp_jax.data.sources import Recorded
+from pinpp_jax.data.read import pseudo
+from pinpp_jax.data.read.sources import Recorded
 from pinpp_jax.labelling.quality import Compared
 from pinpp_jax.report import pictures, template
 
@@ -143,14 +144,14 @@ def _card(
 ) -> Card:
   example, labels = source[place], source.labels
   name, ids = example['file_name'], labels.candidates[example['label']]
-  image = images.decode(example['image'], name)
+  image = views.decode(example['image'], name)
   image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
   if max(image.size) < SIDE:
     factor = SIDE // max(image.size)
     image = image.resize((factor * image.width, factor * image.height))
   pixels, shown = np.asarray(image), [('image', image)]
   for caption, png in masks:
-    grid = ids[images.decode_mask(png or b'', name)]
+    grid = ids[views.decode_mask(png or b'', name)]
     over = pictures.overlay(pixels, grid, labels)
     shown.append((caption, Image.fromarray(over)))
   return Card(

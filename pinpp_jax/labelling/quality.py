@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pinpp_jax.data import images
+from pinpp_jax.data import views
 from pinpp_jax.data.labels import LabelTable
-from pinpp_jax.data.sources import Chosen, Recorded, Source
+from pinpp_jax.data.read.sources import Chosen, Recorded, Source
 from pinpp_jax.errors import UserError
-from pinpp_jax.evals import counts
+from pinpp_jax.evals.segmentation import counts
 from pinpp_jax.labelling.labeller import Labelled
 
 GROUPS = 10
@@ -117,7 +117,7 @@ def compare(
   Raises:
     UserError: If the truth is no mask of this image.
   """
-  true, drawn = (images.decode_mask(m, file_name) for m in (truth, predicted))
+  true, drawn = (views.decode_mask(m, file_name) for m in (truth, predicted))
   parts = int(labels.part_counts[label])
   if true.shape != drawn.shape or true.max() > parts:
     raise UserError(

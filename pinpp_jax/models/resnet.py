@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import layers
+from pinpp_jax.models import cpu_forms, layers
 
 # Blocks in each of the four stages.
 BLOCKS = {
@@ -167,7 +167,7 @@ class Backbone(nn.Module):
 
     x = standardise(image)
     x = conv(self.width, size=7, stride=2, padding=3, name='conv1')(x)
-    x = layers.max_pool(act(norm(name='bn1')(x)))
+    x = cpu_forms.max_pool(act(norm(name='bn1')(x)))
     stages = []
     for i, features in enumerate(self.widths()):
       dilation = dilations[i]

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 import numpy as np
 
-from pinpp_jax.data import concepts
-from pinpp_jax.data.statistics import Statistics
+from pinpp_jax.data.read.statistics import Statistics
+from pinpp_jax.data.release import concepts
 from pinpp_jax.report import drawing
 
 _BLUE, _SOFT = drawing.COLOURS[0], '#47515c'

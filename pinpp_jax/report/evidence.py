@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pinpp_jax.data import images, masks, segmentation
-from pinpp_jax.data.findings import Finding, Findings
-from pinpp_jax.data.imagenet import ImageNetCopy
-from pinpp_jax.data.records import ClassRecord, ImageRecord
-from pinpp_jax.data.release import Release, read_json
+from pinpp_jax.data import views
+from pinpp_jax.data.imagenet.layouts import ImageNetCopy
+from pinpp_jax.data.release import coco_masks, painting
+from pinpp_jax.data.release.findings import Finding, Findings
+from pinpp_jax.data.release.reader import Release, read_json
+from pinpp_jax.data.release.records import ClassRecord, ImageRecord
 from pinpp_jax.errors import UserError
 from pinpp_jax.report import pictures
 
@@ -58,7 +59,7 @@ class Evidence:
     if finding.kind.startswith('pixels shared'):
       record = self._class(place.wnid)[1]
       if scene.record and record:
-        shared = masks.shared(scene.record, record)
+        shared = painting.shared(scene.record, record)
     return pictures.jpeg(np.asarray(_draw(scene, chosen, shared)))
 
   def _class(self, wnid: str) -> tuple[dict[str, Any], ClassRecord | None]:
@@ -97,7 +98,7 @@ class Evidence:
     try:
       if self._copy is None:
         raise UserError('no copy')
-      return images.decode(self._copy.read(name, 'train'), name)
+      return views.decode(self._copy.read(name, 'train'), name)
     except UserError:
       return Image.new('RGB', size, '#c9ced4')
 
@@ -241,10 +242,10 @@ def _rle_box(
 ) -> list[list[tuple[float, float]]]:
   """Returns the corners of what run lengths cover."""
   ignore = lambda *_: None
-  _, rle = segmentation.read(
+  _, rle = coco_masks.read(
     stored, height=size[1], width=size[0], note=ignore, bad=ignore
   )
-  pixels = None if rle is None else masks.decode_rle(rle)
+  pixels = None if rle is None else painting.decode_rle(rle)
   if pixels is None or not pixels.any():
     return []
   rows, columns = np.nonzero(pixels)

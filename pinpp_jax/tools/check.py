@@ -16,8 +16,14 @@ from typing import Any
 
 import tqdm
 
-from pinpp_jax.data import examine, files, imagenet, labels, splits
-from pinpp_jax.data.findings import (
+from pinpp_jax.data import files, labels
+from pinpp_jax.data.build import check_release
+from pinpp_jax.data.imagenet import layouts
+from pinpp_jax.data.imagenet.layouts import ImageNetCopy
+from pinpp_jax.data.labels import LabelTable, Part
+from pinpp_jax.data.release import splits
+from pinpp_jax.data.release.finding_kinds import GUARDS
+from pinpp_jax.data.release.findings import (
   COUNTED,
   REFUSED,
   SKIPPED,
@@ -26,10 +32,7 @@ from pinpp_jax.data.findings import (
   Findings,
   Place,
 )
-from pinpp_jax.data.guards import GUARDS
-from pinpp_jax.data.imagenet import ImageNetCopy
-from pinpp_jax.data.labels import LabelTable, Part
-from pinpp_jax.data.release import Release
+from pinpp_jax.data.release.reader import Release
 from pinpp_jax.errors import UserError
 from pinpp_jax.report import template
 from pinpp_jax.report.evidence import Evidence
@@ -123,14 +126,14 @@ def check(
   findings = Findings(collect=True)
   release = Release(folder, findings)
   copy = _copy(release, imagenet_dir)
-  full = full or len(release.wnids) == examine.PUBLISHED['classes']
+  full = full or len(release.wnids) == check_release.PUBLISHED['classes']
   if full:
-    examine.known_classes(release.wnids, findings)
-    expected = expected or examine.PUBLISHED
+    check_release.known_classes(release.wnids, findings)
+    expected = expected or check_release.PUBLISHED
   wnids, objects, names = [], [], []
   parts: list[Part] = []
   masks = 0
-  for record, seen in examine.classes(release, copy, progress, full):
+  for record, seen in check_release.classes(release, copy, progress, full):
     wnids.append(record.wnid)
     objects.append(record.object_name)
     parts += labels.class_parts(record, len(parts) + 1)
@@ -139,8 +142,8 @@ def check(
   table = LabelTable(
     wnids=tuple(wnids), object_names=tuple(objects), parts=tuple(parts)
   )
-  examine.totals(table, masks, findings, expected)
-  split, rule = examine.split(release, names)
+  check_release.totals(table, masks, findings, expected)
+  split, rule = check_release.split(release, names)
   return Checked(
     release=release,
     copy=copy,
@@ -154,7 +157,7 @@ def check(
 
 def _copy(release: Release, imagenet_dir: str) -> ImageNetCopy | None:
   try:
-    return imagenet.open_copy(imagenet_dir or release.folder)
+    return layouts.open_copy(imagenet_dir or release.folder)
   except UserError:
     if imagenet_dir:
       raise
@@ -376,10 +379,10 @@ def _expected(words: str) -> dict[str, int]:
   result = {}
   for word in words.split(','):
     name, _, number = word.partition('=')
-    if name not in examine.PUBLISHED or not number.isdigit():
+    if name not in check_release.PUBLISHED or not number.isdigit():
       raise argparse.ArgumentTypeError(
         f'{word!r} is not <name>=<number> with a name of '
-        f'{", ".join(examine.PUBLISHED)}'
+        f'{", ".join(check_release.PUBLISHED)}'
       )
     result[name] = int(number)
   return result

@@ -14,9 +14,10 @@ import numpy as np
 import tqdm
 
 from pinpp_jax import heatmaps
-from pinpp_jax.data import concepts, files
-from pinpp_jax.data.annotated import AnnotatedImage, DataSet
+from pinpp_jax.data import files
 from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.data.read.annotated import AnnotatedImage, DataSet
+from pinpp_jax.data.release import concepts
 from pinpp_jax.errors import UserError
 from pinpp_jax.exports import outlines
 from pinpp_jax.heatmaps import Scores, Tally

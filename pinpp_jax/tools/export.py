@@ -12,7 +12,7 @@ import sys
 import tqdm
 
 from pinpp_jax import exports
-from pinpp_jax.data.annotated import AnnotatedImage, DataSet
+from pinpp_jax.data.read.annotated import AnnotatedImage, DataSet
 from pinpp_jax.errors import UserError
 from pinpp_jax.exports import coco
 from pinpp_jax.tools import terminal

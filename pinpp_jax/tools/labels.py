@@ -11,8 +11,10 @@ import json
 import sys
 from typing import Any
 
-from pinpp_jax.data import concepts, files, locate
+from pinpp_jax.data import files
 from pinpp_jax.data.labels import LabelTable, Part
+from pinpp_jax.data.read import open_any
+from pinpp_jax.data.release import concepts
 from pinpp_jax.errors import UserError
 from pinpp_jax.report import pictures
 from pinpp_jax.tools import columns, terminal
@@ -21,9 +23,9 @@ _EPILOG = """\
 Pixel 0 of a part mask is background, 1, 2, ... are the parts of the image's
 class ("local"); "id" numbers the parts of all classes. "generic" is the part's
 name without its object, "concept" the same for all spellings of one thing
-(legs, leg), by the list pinpp_jax/data/concepts.csv; it is empty for words such
-as "others" and for parts that are the whole object. Search words compare
-without case and may be anywhere in a name; all of them must be found.
+(legs, leg), by the list pinpp_jax/data/release/concepts.csv; it is empty for
+words such as "others" and for parts that are the whole object. Search words
+compare without case and may be anywhere in a name; all of them must be found.
 
 Exit status: 0, 1 if nothing matches, 2 after a mistake.
 """
@@ -160,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Shows or writes the table; returns 0, 1 (nothing found) or 2."""
   options = parser().parse_intermixed_args(arguments)
   try:
-    table = locate.label_table(options.source, options.data_dir)
+    table = open_any.label_table(options.source, options.data_dir)
     parts = search(
       table,
       options.words,

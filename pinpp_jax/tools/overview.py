@@ -17,7 +17,7 @@ import ml_collections
 
 from pinpp_jax import label
 from pinpp_jax.data.labels import LabelTable
-from pinpp_jax.data.sources import Recorded
+from pinpp_jax.data.read.sources import Recorded
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import samples
 from pinpp_jax.labelling import page as labelling_page

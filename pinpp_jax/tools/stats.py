@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from pinpp_jax.data import examine, files, statistics
-from pinpp_jax.data.statistics import Statistics
+from pinpp_jax.data import files
+from pinpp_jax.data.build import check_release
+from pinpp_jax.data.read import statistics
+from pinpp_jax.data.read.statistics import Statistics
 from pinpp_jax.errors import UserError
 from pinpp_jax.report import distributions, template
 from pinpp_jax.tools import columns, terminal
@@ -46,8 +48,8 @@ def parser() -> argparse.ArgumentParser:
 
 def published(found: Statistics) -> Mapping[str, int]:
   """Returns the published totals if a data set is to be compared with them."""
-  full = found.table.num_classes == examine.PUBLISHED['classes']
-  return examine.PUBLISHED if full else {}
+  full = found.table.num_classes == check_release.PUBLISHED['classes']
+  return check_release.PUBLISHED if full else {}
 
 
 def totals(found: Statistics) -> list[tuple[str, str, str]]:

@@ -18,7 +18,7 @@ import tqdm
 
 from pinpp_jax.errors import UserError
 from pinpp_jax.tools import terminal
-from pinpp_jax.viewer import choose, publish, query, server
+from pinpp_jax.viewer import open_catalogue, publish, query, server
 from pinpp_jax.viewer.catalogue import Catalogue
 
 PORT = 8642
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   try:
     if options.images < 1:
       raise UserError('--images must be 1 or more')
-    catalogue = choose.open_catalogue(
+    catalogue = open_catalogue.open_catalogue(
       options.source,
       data_dir=options.data_dir,
       imagenet_dir=options.imagenet_dir,

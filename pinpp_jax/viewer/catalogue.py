@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 
 from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.viewer.columns import Rows
 from pinpp_jax.viewer.outlines import Region
-from pinpp_jax.viewer.rows import Rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

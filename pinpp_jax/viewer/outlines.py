@@ -7,8 +7,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from pinpp_jax.data import masks, mini_trace
-from pinpp_jax.data.records import Annotation
+from pinpp_jax.data.mini import trace
+from pinpp_jax.data.release import painting
+from pinpp_jax.data.release.records import Annotation
 
 _DIGITS = 1  # Of a polygon's coordinates: a tenth of a pixel.
 
@@ -47,7 +48,7 @@ def of_mask(mask: np.ndarray) -> dict[int, str]:
 
 def of_pixels(pixels: np.ndarray) -> str:
   """Returns the same for bool (height, width); '' if all are False."""
-  outlines, holes = mini_trace.loops(pixels)
+  outlines, holes = trace.loops(pixels)
   return ''.join(_walk(loop) for loop in outlines + holes)
 
 
@@ -65,10 +66,10 @@ def _walk(loop: Sequence[tuple[int, int]]) -> str:
 
 def of_annotation(annotation: Annotation, shape: tuple[int, ...]) -> Region:
   """Returns an annotation's outline as it is stored, and its pixels."""
-  pixels = masks.rasterise(annotation, *shape)
+  pixels = painting.rasterise(annotation, *shape)
   path = ''.join(_polygon(polygon) for polygon in annotation.polygons)
   if annotation.rle is not None:
-    path += of_pixels(masks.decode_rle(annotation.rle))
+    path += of_pixels(painting.decode_rle(annotation.rle))
   return Region(part=annotation.part, path=path, pixels=pixels)
 
 

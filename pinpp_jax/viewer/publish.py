@@ -13,7 +13,7 @@ import numpy as np
 
 from pinpp_jax.data import files
 from pinpp_jax.errors import UserError
-from pinpp_jax.viewer import content, page, thumbnails
+from pinpp_jax.viewer import page_json, render, thumbnails
 from pinpp_jax.viewer import query as query_lib
 from pinpp_jax.viewer.catalogue import Catalogue
 from pinpp_jax.viewer.query import Query
@@ -49,8 +49,10 @@ def publish(
   )
   try:
     images = [_write(catalogue, i, draft) for i in progress(places)]
-    about = content.about(catalogue)
-    files.write(draft / 'index.html', page.still(_about(about, images), images))
+    about = page_json.about(catalogue)
+    files.write(
+      draft / 'index.html', render.still(_about(about, images), images)
+    )
     draft.chmod(0o755)
     draft.rename(output)
   finally:
@@ -86,7 +88,7 @@ def _write(
     places[kind] = f'{kind}/{index}.{suffix}'
     (folder / kind).mkdir(exist_ok=True)
     (folder / places[kind]).write_bytes(data)
-  return content.detail(catalogue, index) | {'files': places}
+  return page_json.detail(catalogue, index) | {'files': places}
 
 
 def _about(

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pinpp_jax.data import concepts
 from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.data.release import concepts
 from pinpp_jax.errors import UserError
-from pinpp_jax.viewer.rows import SOURCES, Rows
+from pinpp_jax.viewer.columns import SOURCES, Rows
 
 PAGE = 60  # Images of one page, unless another number is asked for.
 _MOST = 500

@@ -13,13 +13,15 @@ import zipfile
 
 import numpy as np
 
-from pinpp_jax.data import annotated, files, labels, masks, pseudo, splits
-from pinpp_jax.data.sources import Recorded
+from pinpp_jax.data import files, labels, masks
+from pinpp_jax.data.read import annotated, pseudo
+from pinpp_jax.data.read.sources import Recorded
+from pinpp_jax.data.release import splits
 from pinpp_jax.errors import UserError
+from pinpp_jax.viewer import columns as rows_lib
 from pinpp_jax.viewer import outlines
-from pinpp_jax.viewer import rows as rows_lib
 from pinpp_jax.viewer.catalogue import Catalogue, Picture
-from pinpp_jax.viewer.rows import Details
+from pinpp_jax.viewer.columns import Details
 
 
 class RecordedCatalogue(Catalogue):

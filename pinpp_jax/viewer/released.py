@@ -6,19 +6,22 @@ import pathlib
 
 import numpy as np
 
-from pinpp_jax.data import examine, imagenet, masks, statistics
 from pinpp_jax.data import labels as labels_lib
-from pinpp_jax.data import splits as splits_lib
-from pinpp_jax.data.findings import Findings, Refused
-from pinpp_jax.data.imagenet import ImageNetCopy
+from pinpp_jax.data.build import check_release
+from pinpp_jax.data.imagenet import layouts
+from pinpp_jax.data.imagenet.layouts import ImageNetCopy
 from pinpp_jax.data.labels import LabelTable, Part
-from pinpp_jax.data.records import ClassRecord, ImageRecord
-from pinpp_jax.data.release import Release
+from pinpp_jax.data.read import statistics
+from pinpp_jax.data.release import painting
+from pinpp_jax.data.release import splits as splits_lib
+from pinpp_jax.data.release.findings import Findings, Refused
+from pinpp_jax.data.release.reader import Release
+from pinpp_jax.data.release.records import ClassRecord, ImageRecord
 from pinpp_jax.errors import UserError
+from pinpp_jax.viewer import columns as rows_lib
 from pinpp_jax.viewer import outlines
-from pinpp_jax.viewer import rows as rows_lib
 from pinpp_jax.viewer.catalogue import Catalogue, Picture
-from pinpp_jax.viewer.rows import Details
+from pinpp_jax.viewer.columns import Details
 
 _CLASSES = 16  # So many are held in memory with all their outlines.
 
@@ -60,7 +63,7 @@ class ReleasedCatalogue(Catalogue):
     image = self._bytes(self.rows.names[index])
     if found is None:
       return Picture(image=image, shape=outlines.shape_of(image))
-    mask = masks.paint(found, self._class(index)).mask
+    mask = painting.paint(found, self._class(index)).mask
     return Picture(image=image, shape=(found.height, found.width), true=mask)
 
   def regions(self, index: int) -> list[outlines.Region]:
@@ -110,7 +113,7 @@ class ReleasedCatalogue(Catalogue):
     table = LabelTable(
       wnids=tuple(wnids), object_names=tuple(objects), parts=tuple(parts)
     )
-    split, _ = examine.split(self._release, names)
+    split, _ = check_release.split(self._release, names)
     annotated = [name for some in names for name in some]
     discarded = self._discarded(set(annotated), table)
     place = {
@@ -152,10 +155,10 @@ def _details(image: ImageRecord, record: ClassRecord) -> Details:
 
 def _copy(folder: pathlib.Path, imagenet_dir: str) -> ImageNetCopy | None:
   if imagenet_dir:
-    return imagenet.open_copy(imagenet_dir)
+    return layouts.open_copy(imagenet_dir)
   for place in (folder, folder / 'imagenet'):
     try:
-      return imagenet.open_copy(place)
+      return layouts.open_copy(place)
     except UserError:
       continue
   return None

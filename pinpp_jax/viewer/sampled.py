@@ -9,7 +9,7 @@ from PIL import Image
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import samples
-from pinpp_jax.viewer import rows as rows_lib
+from pinpp_jax.viewer import columns as rows_lib
 from pinpp_jax.viewer.catalogue import Catalogue, Picture
 from pinpp_jax.viewer.outlines import Region
 

@@ -14,7 +14,7 @@ import sys
 import urllib.parse
 
 from pinpp_jax.errors import UserError
-from pinpp_jax.viewer import content, page, thumbnails
+from pinpp_jax.viewer import page_json, render, thumbnails
 from pinpp_jax.viewer import query as query_lib
 from pinpp_jax.viewer.catalogue import Catalogue
 
@@ -52,7 +52,7 @@ class Site:
 
   def __init__(self, catalogue: Catalogue):
     self._catalogue = catalogue
-    self._page = page.live(catalogue).encode()
+    self._page = render.live(catalogue).encode()
     self._picture = functools.lru_cache(_OPENED)(catalogue.picture)
     self._thumbnail = functools.lru_cache(_KEPT)(self._draw)
 
@@ -68,9 +68,9 @@ class Site:
     if path == '/':
       return 'text/html; charset=utf-8', self._page
     if path == '/api/images':
-      return _json(content.listing(self._catalogue, self._query(fields)))
+      return _json(page_json.listing(self._catalogue, self._query(fields)))
     if path == '/api/statistics':
-      return _json(content.statistics(self._catalogue, self._query(fields)))
+      return _json(page_json.statistics(self._catalogue, self._query(fields)))
     if path == '/api/place':
       return _json({'id': self._named(fields)})
     match = _PLACE.fullmatch(path)
@@ -78,7 +78,7 @@ class Site:
     if match is None or index >= len(self._catalogue.rows):
       raise NotThere
     if match[1] == 'api/image':
-      return _json(content.detail(self._catalogue, index))
+      return _json(page_json.detail(self._catalogue, index))
     if match[1] == 'image':
       return self._image(index)
     if match[1] == 'thumbnail':

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from pinpp_jax.data import colours, images
+from pinpp_jax.data import colours, views
 from pinpp_jax.viewer.catalogue import Picture
 
 SIDE = 240  # Pixels of the longer side, at most.
@@ -31,7 +31,7 @@ def photograph(picture: Picture, name: str) -> bytes:
     image = Image.new('RGB', size(picture.shape), (214, 218, 223))
   else:
     small = size(picture.shape)
-    image = images.decode(picture.image, name, small)
+    image = views.decode(picture.image, name, small)
     image = image.resize(small, Image.Resampling.BICUBIC)
   buffer = io.BytesIO()
   image.save(buffer, 'JPEG', quality=85)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pinpp_jax import metrics, report, tools
-from pinpp_jax.data.sources import Recorded
+from pinpp_jax.data.read.sources import Recorded
 from pinpp_jax.evals import samples
 
 

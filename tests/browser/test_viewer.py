@@ -8,7 +8,7 @@ import urllib.parse
 
 import pytest
 
-from pinpp_jax.viewer import choose, publish, server
+from pinpp_jax.viewer import open_catalogue, publish, server
 from pinpp_jax.viewer.query import Query
 
 
@@ -26,7 +26,7 @@ def served(catalogue):
 def catalogue(mini_data, tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-    yield choose.open_catalogue('pinpp_mini', data_dir=str(mini_data))
+    yield open_catalogue.open_catalogue('pinpp_mini', data_dir=str(mini_data))
 
 
 @pytest.fixture(scope='module')
@@ -309,7 +309,7 @@ def test_names_are_text_and_nothing_else(tab, mini_data, tmp_path):
       }
     )
   )
-  with served(choose.open_catalogue(str(release))) as address:
+  with served(open_catalogue.open_catalogue(str(release))) as address:
     open_page(tab, f'{address}#statistics=on', 1)
     assert evil in tab.page.inner_text('#tiles')
     tab.page.click('#tiles a')

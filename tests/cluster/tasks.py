@@ -6,7 +6,8 @@ import sys
 
 import jax
 
-from pinpp_jax import host_memory, main
+from pinpp_jax import main
+from pinpp_jax.machine import host_memory
 
 SHORT = {
   'optim.epochs': 1 / 6,

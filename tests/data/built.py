@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 import tensorflow_datasets as tfds
 
-from pinpp_jax.data import splits
 from pinpp_jax.data.labels import LabelTable, Part
+from pinpp_jax.data.release import splits
 
 WNIDS = ('n00000001', 'n00000002', 'n00000003')
 PARTS = (2, 3, 0)  # Parts of each class: the last has none.

@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pinpp_jax.data import annotated, labels, masks
-from pinpp_jax.data.annotated import DataSet
+from pinpp_jax.data import labels
 from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.data.read import annotated
+from pinpp_jax.data.read.annotated import DataSet
+from pinpp_jax.data.release import painting
 from pinpp_jax.errors import UserError
 
 
@@ -35,7 +37,7 @@ def test_runs_are_the_inverse_of_decoding():
   for share in (0, 0.01, 0.5, 1):
     pixels = rng.random((7, 5)) < share
     np.testing.assert_array_equal(
-      masks.decode_rle(annotated.runs(pixels)), pixels
+      painting.decode_rle(annotated.runs(pixels)), pixels
     )
 
 

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from pinpp_jax.data.balance import balanced
+from pinpp_jax.data.read.balance import balanced
 
 
 class Fake:

@@ -11,7 +11,7 @@ import PIL
 from PIL import Image
 import pytest
 
-from pinpp_jax.data import crops
+from pinpp_jax.data.imagenet import crops
 from pinpp_jax.errors import UserError
 
 WNID = 'n01440764'

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from pinpp_jax.data import imagenet
+from pinpp_jax.data.imagenet import layouts
 from pinpp_jax.errors import UserError
 
 WNIDS = ('n01440764', 'n04026417')
@@ -76,7 +76,7 @@ TRAIN_LAYOUTS = {
 @pytest.mark.parametrize('layout', TRAIN_LAYOUTS)
 def test_training_images_are_the_same_in_every_layout(layout, tmp_path):
   TRAIN_LAYOUTS[layout](tmp_path)
-  copy = imagenet.open_copy(tmp_path)
+  copy = layouts.open_copy(tmp_path)
   assert copy.splits == ('train',)
   assert copy.wnids() == WNIDS
   assert copy.file_names() == sorted(TRAIN)
@@ -143,7 +143,7 @@ VALIDATION_LAYOUTS = {
 @pytest.mark.parametrize('layout', VALIDATION_LAYOUTS)
 def test_validation_images_are_the_same_in_every_layout(layout, tmp_path):
   VALIDATION_LAYOUTS[layout](tmp_path)
-  copy = pickle.loads(pickle.dumps(imagenet.open_copy(tmp_path)))
+  copy = pickle.loads(pickle.dumps(layouts.open_copy(tmp_path)))
   assert copy.splits == ('validation',)
   assert copy.file_names('validation') == sorted(VALIDATION)
   for name, data in VALIDATION.items():
@@ -167,32 +167,32 @@ def test_the_devkits_matlab_file_gives_the_order(tmp_path):
       archive.addfile(info, io.BytesIO(data))
   write(tmp_path, {'ILSVRC2012_devkit_t12.tar.gz': devkit.getvalue()})
   write(tmp_path / 'val', base(VALIDATION))
-  copy = imagenet.open_copy(tmp_path)
+  copy = layouts.open_copy(tmp_path)
   assert copy.file_names('validation') == sorted(VALIDATION)
 
 
 def test_an_archive_may_be_named_itself(tmp_path):
   write(tmp_path, {'any.tar': train_archive()})
-  copy = imagenet.open_copy(tmp_path / 'any.tar')
+  copy = layouts.open_copy(tmp_path / 'any.tar')
   assert copy.file_names() == sorted(TRAIN)
 
 
 def test_missing_labels_and_copies_are_named(tmp_path):
   with pytest.raises(UserError, match='no ImageNet copy'):
-    imagenet.open_copy(tmp_path)
+    layouts.open_copy(tmp_path)
   write(tmp_path / 'val', base(VALIDATION))
   with pytest.raises(UserError, match='LOC_val_solution.csv'):
-    imagenet.open_copy(tmp_path)
+    layouts.open_copy(tmp_path)
   write(tmp_path / 'val', {'val_labels.txt': pairs().split(b'\n')[0]})
   with pytest.raises(UserError, match='has no label'):
-    imagenet.open_copy(tmp_path)
+    layouts.open_copy(tmp_path)
 
 
 def test_archives_cut_short_are_refused(tmp_path):
   data = train_archive()
   write(tmp_path, {'ILSVRC2012_img_train.tar': data[: len(data) // 2]})
   with pytest.raises(UserError, match='img_train.tar'):
-    copy = imagenet.open_copy(tmp_path)
+    copy = layouts.open_copy(tmp_path)
     for name in copy.file_names():
       copy.read(name)
 
@@ -205,24 +205,24 @@ def test_archives_cut_short_are_refused(tmp_path):
 def test_names_cannot_leave_the_copy(name, layout, tmp_path):
   TRAIN_LAYOUTS[layout](tmp_path)
   with pytest.raises(UserError, match='no image name'):
-    imagenet.open_copy(tmp_path).read(name)
+    layouts.open_copy(tmp_path).read(name)
 
 
 def test_check_accepts_what_pillow_decodes_whatever_it_is_called():
   stream = io.BytesIO()
   Image.new('CMYK', (20, 12)).save(stream, 'JPEG')
-  assert imagenet.check(stream.getvalue(), 20, 12) is None
+  assert layouts.check(stream.getvalue(), 20, 12) is None
   stream = io.BytesIO()
   Image.new('RGB', (20, 12)).save(stream, 'PNG')
-  assert imagenet.check(stream.getvalue(), 20, 12) is None
+  assert layouts.check(stream.getvalue(), 20, 12) is None
 
 
 def test_check_names_what_is_wrong():
   data = jpeg(0)
   exif = Image.Exif()
   exif[0x0112] = 6
-  assert 'EXIF' in imagenet.check(jpeg(0, exif=exif), 12, 20).detail
-  assert imagenet.check(jpeg(0, exif=exif), 20, 12) is None
-  assert '20 x 12 instead of 30 x 12' in imagenet.check(data, 30, 12).detail
-  assert 'decoded' in imagenet.check(data[: len(data) // 2], 20, 12).detail
-  assert 'decoded' in imagenet.check(b'', 20, 12).detail
+  assert 'EXIF' in layouts.check(jpeg(0, exif=exif), 12, 20).detail
+  assert layouts.check(jpeg(0, exif=exif), 20, 12) is None
+  assert '20 x 12 instead of 30 x 12' in layouts.check(data, 30, 12).detail
+  assert 'decoded' in layouts.check(data[: len(data) // 2], 20, 12).detail
+  assert 'decoded' in layouts.check(b'', 20, 12).detail

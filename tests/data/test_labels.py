@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pinpp_jax.data import labels
-from pinpp_jax.data.findings import Findings
 from pinpp_jax.data.labels import LabelTable
-from pinpp_jax.data.release import Release
+from pinpp_jax.data.release.findings import Findings
+from pinpp_jax.data.release.reader import Release
 from pinpp_jax.errors import UserError
 
 DUMMY = pathlib.Path(__file__).parents[2] / 'datasets' / 'pinpp' / 'dummy_data'

@@ -9,8 +9,10 @@ from PIL import Image
 import pytest
 
 from pinpp_jax import data
-from pinpp_jax.data import crops, images, lists
+from pinpp_jax.data import views
+from pinpp_jax.data.imagenet import crops
 from pinpp_jax.data.labels import class_only
+from pinpp_jax.data.read import lists
 from pinpp_jax.errors import UserError
 
 # A thousand wnids, in another order than sorted, those that RobustBench's list
@@ -196,7 +198,7 @@ class TestListed:
     for i in range(4):
       name = listed.file_name(i)
       content = (tmp_path / 'imagenet' / 'val' / name).read_bytes()
-      expected = crops.parse('res37crop32-bilinear')(images.decode(content, ''))
+      expected = crops.parse('res37crop32-bilinear')(views.decode(content, ''))
       np.testing.assert_array_equal(batch['image'][i], expected)
     np.testing.assert_array_equal(batch['label'], [4, 1, 4, 3, 0, 0])
     np.testing.assert_array_equal(batch['mask'], [1, 1, 1, 1, 0, 0])

@@ -8,10 +8,11 @@ from PIL import Image
 from pycocotools import mask as coco
 import pytest
 
-from pinpp_jax.data import masks, nesting
-from pinpp_jax.data.findings import Findings
-from pinpp_jax.data.records import Annotation, ClassRecord, ImageRecord
-from pinpp_jax.data.release import Release
+from pinpp_jax.data import masks
+from pinpp_jax.data.release import nesting, painting
+from pinpp_jax.data.release.findings import Findings
+from pinpp_jax.data.release.reader import Release
+from pinpp_jax.data.release.records import Annotation, ClassRecord, ImageRecord
 from pinpp_jax.errors import UserError
 
 
@@ -105,13 +106,13 @@ def test_painting_is_that_of_the_rule_in_any_order(seed):
     shuffled = dataclasses.replace(
       image, annotations=tuple(image.annotations[i] for i in order)
     )
-    painted = masks.paint(shuffled, record)
+    painted = painting.paint(shuffled, record)
     np.testing.assert_array_equal(painted.mask, expected)
 
 
 def test_contained_parts_are_seen_even_when_they_are_larger():
   image, record = scene([box(2, 0, 0, 20, 16), box(1, 4, 4, 8, 8)], [(), (1,)])
-  painted = masks.paint(image, record)
+  painted = painting.paint(image, record)
   assert set(np.unique(painted.mask)) == {0, 2}
   assert painted.vanished == (1,)
   assert painted.undeclared == 0
@@ -121,26 +122,26 @@ def test_containment_reaches_over_a_part_that_is_not_annotated():
   # 3 in 2 in 1; there is no 2 in the image, and 1 is smaller than 3.
   parents = [(), (1,), (2,)]
   image, record = scene([box(1, 4, 4, 8, 8), box(3, 0, 0, 16, 16)], parents)
-  assert not (masks.paint(image, record).mask == 1).any()
+  assert not (painting.paint(image, record).mask == 1).any()
 
 
 def test_undeclared_overlaps_are_counted_in_pixels():
   image, record = scene([box(1, 0, 0, 10, 10), box(2, 6, 6, 20, 18)], [(), ()])
-  painted = masks.paint(image, record)
+  painted = painting.paint(image, record)
   assert painted.undeclared == 16
   assert (painted.mask == 1).sum() == 100  # the smaller one is whole
 
 
 def test_parts_too_small_for_a_pixel_are_named():
   image, record = scene([box(1, 3.1, 3.1, 3.2, 3.2, number=9)], [()])
-  assert masks.paint(image, record).empty == (9,)
+  assert painting.paint(image, record).empty == (9,)
 
 
 def test_several_polygons_of_an_annotation_are_united():
   one, other = box(1, 0, 0, 5, 5), box(1, 3, 3, 9, 9)
   both = dataclasses.replace(one, polygons=one.polygons + other.polygons)
-  expected = masks.rasterise(one, 20, 24) | masks.rasterise(other, 20, 24)
-  np.testing.assert_array_equal(masks.rasterise(both, 20, 24), expected)
+  expected = painting.rasterise(one, 20, 24) | painting.rasterise(other, 20, 24)
+  np.testing.assert_array_equal(painting.rasterise(both, 20, 24), expected)
 
 
 def test_real_polygons_rasterise_as_in_pycocotools(pin_real):
@@ -151,7 +152,7 @@ def test_real_polygons_rasterise_as_in_pycocotools(pin_real):
         annotation.entry['segmentation'], image.height, image.width
       )
       expected = coco.decode(coco.merge(runs)).astype(bool)
-      found = masks.rasterise(annotation, image.height, image.width)
+      found = painting.rasterise(annotation, image.height, image.width)
       np.testing.assert_array_equal(found, expected)
 
 

@@ -10,7 +10,9 @@ from pycocotools import mask as coco
 import pytest
 
 from pinpp_jax import errors
-from pinpp_jax.data import mini, mini_scene, mini_shapes, mini_trace
+from pinpp_jax.data.mini import drawn_release, trace
+from pinpp_jax.data.mini import scene as scene_lib
+from pinpp_jax.data.mini import shapes as shapes_lib
 
 TINY = dict(annotated=10, unannotated=4, validation=3, classes=3)
 
@@ -18,7 +20,7 @@ TINY = dict(annotated=10, unannotated=4, validation=3, classes=3)
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> pathlib.Path:
   path = tmp_path_factory.mktemp('mini') / 'data'
-  mini.render(path, **TINY)
+  drawn_release.render(path, **TINY)
   return path
 
 
@@ -44,7 +46,7 @@ def test_filling_the_outlines_of_any_mask_gives_the_mask(density, shape):
   rng = np.random.default_rng(int(100 * density))
   for _ in range(20):
     mask = rng.random(shape) < density
-    polygons = mini_trace.polygons(mask)
+    polygons = trace.polygons(mask)
     if mask.any():
       np.testing.assert_array_equal(fill(polygons, *shape), mask)
     else:
@@ -56,20 +58,20 @@ def test_a_ring_with_an_island_needs_two_outlines():
   mask[1:8, 1:8] = True
   mask[2:7, 2:7] = False
   mask[4, 4] = True
-  polygons = mini_trace.polygons(mask)
+  polygons = trace.polygons(mask)
   assert len(polygons) == 2
   np.testing.assert_array_equal(fill(polygons, 9, 9), mask)
 
 
 def test_pixels_that_meet_at_a_corner_share_an_outline():
-  assert len(mini_trace.polygons(np.eye(5, dtype=bool))) == 1
-  assert len(mini_trace.polygons(np.eye(5, dtype=bool)[::-1])) == 1
+  assert len(trace.polygons(np.eye(5, dtype=bool))) == 1
+  assert len(trace.polygons(np.eye(5, dtype=bool)[::-1])) == 1
 
 
 def test_a_rectangle_has_four_corners():
   mask = np.zeros((6, 8), dtype=bool)
   mask[2:5, 1:7] = True
-  (polygon,) = mini_trace.polygons(mask)
+  (polygon,) = trace.polygons(mask)
   points = set(zip(polygon[::2], polygon[1::2], strict=True))
   assert len(polygon) == 8
   assert points == {(1, 2), (7, 2), (7, 5), (1, 5)}
@@ -78,10 +80,10 @@ def test_a_rectangle_has_four_corners():
 # --- Scenes -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('number', range(len(mini_shapes.KINDS)))
+@pytest.mark.parametrize('number', range(len(shapes_lib.KINDS)))
 def test_every_class_keeps_its_word(number):
   """Drawn parts are declared, and lie inside what is declared."""
-  kind = mini_shapes.KINDS[number]
+  kind = shapes_lib.KINDS[number]
   seen = set()
   for index in range(10):
     shapes = kind.draw(np.random.default_rng(index))
@@ -96,30 +98,32 @@ def test_every_class_keeps_its_word(number):
   assert len(set(kind.parts)) == len(kind.parts)
 
 
-@pytest.mark.parametrize('number', range(len(mini_shapes.KINDS)))
+@pytest.mark.parametrize('number', range(len(shapes_lib.KINDS)))
 def test_painting_annotations_gives_the_truth(number):
   """Parents first, then children: the release's rule, on filled polygons."""
-  kind = mini_shapes.KINDS[number]
-  one = mini._Class(number=number, kind=kind, seed=3, size=96)
+  kind = shapes_lib.KINDS[number]
+  one = drawn_release._Class(number=number, kind=kind, seed=3, size=96)
   share = []
   for index in range(4):
     scene = one.scene(0, index)
-    entries = list(mini._entries(kind, scene))
+    entries = list(drawn_release._entries(kind, scene))
     painted = np.zeros((96, 96), dtype=np.uint8)
     for nested in (False, True):
       for entry in entries:
         place = entry['category_id']
         if (kind.parts[place - 1] in kind.inside) == nested:
           painted[fill(entry['segmentation'], 96, 96)] = place
-    np.testing.assert_array_equal(painted, mini.local_mask(kind, scene))
+    np.testing.assert_array_equal(
+      painted, drawn_release.local_mask(kind, scene)
+    )
     assert len(entries) == len(scene.shapes) > 0
     share.append((painted > 0).mean())
   assert 0.1 < np.mean(share) < 0.7
 
 
 def test_a_container_covers_what_it_contains():
-  kind = mini_shapes.KINDS[0]
-  one = mini._Class(number=0, kind=kind, seed=0, size=96)
+  kind = shapes_lib.KINDS[0]
+  one = drawn_release._Class(number=0, kind=kind, seed=0, size=96)
   checked = 0
   for index in range(10):
     scene = one.scene(0, index)
@@ -134,8 +138,8 @@ def test_a_container_covers_what_it_contains():
 
 def test_occluded_pixels_belong_to_no_part(monkeypatch):
   """The same scene with its occluder out of the way shows what it hid."""
-  kind, step = mini_shapes.KINDS[1], mini_scene.OVERSAMPLING
-  layers, occluder = mini_scene._layers, mini_scene._occluder
+  kind, step = shapes_lib.KINDS[1], scene_lib.OVERSAMPLING
+  layers, occluder = scene_lib._layers, scene_lib._occluder
   drawn = []
 
   def spy(*args, **kwargs):
@@ -144,15 +148,15 @@ def test_occluded_pixels_belong_to_no_part(monkeypatch):
 
   def scene(index):
     rng = np.random.default_rng((1, index))
-    return mini_scene.draw(kind, rng=rng, size=48, background=0)
+    return scene_lib.draw(kind, rng=rng, size=48, background=0)
 
-  monkeypatch.setattr(mini_scene, '_layers', spy)
+  monkeypatch.setattr(scene_lib, '_layers', spy)
   hidden = 0
   for index in range(40):
-    monkeypatch.setattr(mini_scene, '_occluder', occluder)
+    monkeypatch.setattr(scene_lib, '_occluder', occluder)
     seen = scene(index)
     ids, names = drawn[-1]
-    monkeypatch.setattr(mini_scene, '_occluder', lambda rng: occluder(rng) - 9)
+    monkeypatch.setattr(scene_lib, '_occluder', lambda rng: occluder(rng) - 9)
     free = scene(index)
     front = np.zeros((48, 48), dtype=bool)
     if names[-1] == 'occluder':
@@ -167,8 +171,8 @@ def test_occluded_pixels_belong_to_no_part(monkeypatch):
 def test_colours_say_nothing_about_the_class():
   """The average colour of the object is alike for all classes."""
   means = []
-  for number, kind in enumerate(mini_shapes.KINDS):
-    one = mini._Class(number=number, kind=kind, seed=0, size=32)
+  for number, kind in enumerate(shapes_lib.KINDS):
+    one = drawn_release._Class(number=number, kind=kind, seed=0, size=32)
     scenes = [one.scene(0, index) for index in range(60)]
     means.append(
       np.mean([s.image[s.instance > 0].mean(0) for s in scenes], axis=0)
@@ -183,10 +187,10 @@ def test_the_background_agrees_in_training_and_never_in_validation(monkeypatch):
   def draw(kind, *, background, **_):
     used[kind.name].append(background)
 
-  monkeypatch.setattr(mini_scene, 'draw', draw)
+  monkeypatch.setattr(scene_lib, 'draw', draw)
   agreement = []
-  for number, kind in enumerate(mini_shapes.KINDS):
-    one = mini._Class(number=number, kind=kind, seed=0, size=32)
+  for number, kind in enumerate(shapes_lib.KINDS):
+    one = drawn_release._Class(number=number, kind=kind, seed=0, size=32)
     for index in range(100):
       one.scene(0, index)
       agreement.append(used[kind.name][-1] == number)
@@ -194,9 +198,9 @@ def test_the_background_agrees_in_training_and_never_in_validation(monkeypatch):
     for index in range(100):
       one.scene(1, index)
     assert number not in used[kind.name]
-    assert len(set(used[kind.name])) == len(mini_scene.PATTERNS) - 1
-  assert len(mini_scene.PATTERNS) == len(mini_shapes.KINDS)
-  assert abs(np.mean(agreement) - mini.AGREEMENT) < 0.04
+    assert len(set(used[kind.name])) == len(scene_lib.PATTERNS) - 1
+  assert len(scene_lib.PATTERNS) == len(shapes_lib.KINDS)
+  assert abs(np.mean(agreement) - drawn_release.AGREEMENT) < 0.04
 
 
 # --- The folder ---------------------------------------------------------------
@@ -223,7 +227,7 @@ def test_the_class_files_describe_the_annotated_images(folder):
     for entry in content['annotations']:
       mask = fill(entry['segmentation'], 96, 96)
       rows, columns = np.nonzero(mask)
-      assert entry['area'] == mask.sum() >= mini_scene.SMALLEST_PART
+      assert entry['area'] == mask.sum() >= scene_lib.SMALLEST_PART
       low, high = (columns.min(), rows.min()), (columns.max(), rows.max())
       extent = [h - a + 1 for a, h in zip(low, high, strict=True)]
       assert entry['bbox'] == [*low, *extent]
@@ -254,7 +258,7 @@ def test_nesting_is_in_bare_names(folder):
 
 def test_nesting_has_windows_line_ends(tmp_path):
   few = dict(annotated=1, unannotated=0, validation=0, size=32)
-  mini.render(tmp_path / 'all', **few)
+  drawn_release.render(tmp_path / 'all', **few)
   content = (tmp_path / 'all/including/n99000006.txt').read_bytes()
   assert content == b'door:wall\r\nwindow:wall'
 
@@ -277,7 +281,7 @@ def test_truth_is_kept_of_exactly_the_images_without_annotation(folder):
   for name in truth:
     with Image.open(folder / 'truth' / f'{name}.png') as opened:
       assert opened.mode == 'L' and opened.size == (96, 96)
-      parts = len(mini_shapes.KINDS[int(name[8]) - 1].parts)
+      parts = len(shapes_lib.KINDS[int(name[8]) - 1].parts)
       assert 1 <= np.asarray(opened).max() <= parts
 
 
@@ -291,12 +295,12 @@ def test_discarded_images_exist_and_are_not_annotated(folder):
 
 
 def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
-  mini.render(tmp_path / 'again', **TINY)
+  drawn_release.render(tmp_path / 'again', **TINY)
   assert tree(tmp_path / 'again') == tree(folder)
 
 
 def test_another_seed_gives_other_images(folder, tmp_path):
-  mini.render(tmp_path / 'other', **TINY | dict(seed=1, unannotated=0))
+  drawn_release.render(tmp_path / 'other', **TINY | dict(seed=1, unannotated=0))
   before, after = tree(folder), tree(tmp_path / 'other')
   name = 'imagenet/val/n99000002/mini_val_00100001.JPEG'
   assert before[name] != after[name]
@@ -304,7 +308,7 @@ def test_another_seed_gives_other_images(folder, tmp_path):
 
 def test_an_image_does_not_depend_on_how_many_there_are(folder, tmp_path):
   fewer = dict(annotated=6, unannotated=3, validation=2, classes=2)
-  mini.render(tmp_path / 'fewer', **fewer)
+  drawn_release.render(tmp_path / 'fewer', **fewer)
   before, after = tree(folder), tree(tmp_path / 'fewer')
   for number in (1, 2):
     for n in range(1, 10):
@@ -320,16 +324,16 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
   def fail(*_, **__):
     raise OSError('disk full')
 
-  monkeypatch.setattr(mini, '_write_validation', fail)
+  monkeypatch.setattr(drawn_release, '_write_validation', fail)
   with pytest.raises(OSError, match='disk full'):
-    mini.render(tmp_path / 'data', **TINY)
+    drawn_release.render(tmp_path / 'data', **TINY)
   assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_holds_something_is_refused(folder):
   before = tree(folder)
   with pytest.raises(errors.UserError, match='exists already'):
-    mini.render(folder, **TINY)
+    drawn_release.render(folder, **TINY)
   assert tree(folder) == before
 
 
@@ -339,5 +343,5 @@ def test_a_folder_that_holds_something_is_refused(folder):
 )
 def test_numbers_out_of_range_are_named(mistake, tmp_path):
   with pytest.raises(errors.UserError, match=next(iter(mistake))):
-    mini.render(tmp_path / 'data', **TINY | mistake)
+    drawn_release.render(tmp_path / 'data', **TINY | mistake)
   assert list(tmp_path.iterdir()) == []

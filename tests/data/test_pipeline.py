@@ -12,7 +12,8 @@ from PIL import Image
 import pytest
 
 from pinpp_jax import data
-from pinpp_jax.data import images, readable
+from pinpp_jax.data import views
+from pinpp_jax.data.read import readable
 from pinpp_jax.errors import UserError
 
 LABELS = built.labels()
@@ -141,17 +142,17 @@ class TestContents:
     for batch in evaluation(source, grid_offset=0, resize=1.5):
       for i in range(int(batch['mask'].sum())):
         row = source[batch['index'][i]]
-        image = images.decode(row['image'], '')
-        view = images.central_view(image.size, 32, 1.5)
+        image = views.decode(row['image'], '')
+        view = views.central_view(image.size, 32, 1.5)
         np.testing.assert_array_equal(
-          batch['image'][i], images.pixels(image, view)
+          batch['image'][i], views.pixels(image, view)
         )
         if row['part_mask'] is not None:
-          local = images.decode_mask(row['part_mask'], '')
+          local = views.decode_mask(row['part_mask'], '')
           first = LABELS.first[row['label']]
           expected = [
             [0, first, first + 1, first + 2][k]
-            for k in images.grid(local, view, offset=0).ravel()
+            for k in views.grid(local, view, offset=0).ravel()
           ]
           assert batch['parts'][i].ravel().tolist() == expected
 

@@ -15,8 +15,8 @@ import tensorflow_datasets as tfds
 
 from pinpp_jax import data
 from pinpp_jax.data import labels as labels_lib
-from pinpp_jax.data import pseudo, sources
-from pinpp_jax.data.pseudo import Draft
+from pinpp_jax.data.read import pseudo, sources
+from pinpp_jax.data.read.pseudo import Draft
 from pinpp_jax.errors import UserError
 
 PLAN = {'made': 'for a test', 'options': {'flip': False}}

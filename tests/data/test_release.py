@@ -8,9 +8,9 @@ import numpy as np
 from pycocotools import mask as coco
 import pytest
 
-from pinpp_jax.data import masks, segmentation
-from pinpp_jax.data.findings import Findings
-from pinpp_jax.data.release import Release
+from pinpp_jax.data.release import coco_masks, painting
+from pinpp_jax.data.release.findings import Findings
+from pinpp_jax.data.release.reader import Release
 from pinpp_jax.errors import UserError
 
 DUMMY = pathlib.Path(__file__).parents[2] / 'datasets' / 'pinpp' / 'dummy_data'
@@ -288,7 +288,7 @@ def test_truncated_json_is_refused(folder):
 
 def read_one(value, height=50, width=60):
   notes, bad = [], []
-  polygons, rle = segmentation.read(
+  polygons, rle = coco_masks.read(
     value, height=height, width=width, note=notes.append, bad=bad.append
   )
   assert not bad
@@ -312,7 +312,7 @@ def test_run_lengths_are_those_of_pycocotools():
     )
     _, plain, _ = read_one({'counts': rle.counts.tolist(), 'size': [50, 60]})
     np.testing.assert_array_equal(rle.counts, plain.counts)
-    np.testing.assert_array_equal(masks.decode_rle(rle), pixels.astype(bool))
+    np.testing.assert_array_equal(painting.decode_rle(rle), pixels.astype(bool))
 
 
 def test_outlines_far_outside_are_cut_without_changing_the_picture():

@@ -12,7 +12,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from pinpp_jax import data
-from pinpp_jax.data import sources, splits
+from pinpp_jax.data.read import sources
+from pinpp_jax.data.release import splits
 from pinpp_jax.errors import UserError
 
 

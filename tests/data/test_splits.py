@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from pinpp_jax.data import splits
+from pinpp_jax.data.release import splits
 from pinpp_jax.errors import UserError
 
 

@@ -11,9 +11,9 @@ import subprocess
 
 import pytest
 
-from pinpp_jax.data import shards
+from pinpp_jax.data.build import shards
+from pinpp_jax.data.build.run import build
 from pinpp_jax.errors import UserError
-from pinpp_jax.tools import build
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATASETS = ROOT / 'datasets'
@@ -80,7 +80,7 @@ def test_both_doors_write_the_same_bytes(which, python, tmp_path, request):
   release = DATASETS / 'pinpp' / 'dummy_data'
   if which == 'real':
     release = request.getfixturevalue('pin_real')
-  one = build.build('pinpp', tmp_path / 'one', manual_dir=release)
+  one = build('pinpp', tmp_path / 'one', manual_dir=release)
   manual = f'--manual_dir={release}'
   other = tfds_build(python, 'pinpp', tmp_path / 'other', manual)
   assert contents(one) == contents(other)
@@ -90,7 +90,7 @@ def test_both_doors_write_the_same_bytes(which, python, tmp_path, request):
 def test_beam_writes_the_same_bytes(mode, python, tmp_path, monkeypatch):
   monkeypatch.setattr(shards, 'SHARD_BYTES', SMALL)
   release = DATASETS / 'pinpp' / 'dummy_data'
-  one = build.build('pinpp', tmp_path / 'one', manual_dir=release)
+  one = build('pinpp', tmp_path / 'one', manual_dir=release)
   other = tfds_build(
     python,
     *('pinpp', tmp_path / 'other', f'--manual_dir={release}'),
@@ -107,7 +107,7 @@ def test_beam_names_the_first_broken_thing(python, tmp_path):
   for path in (first, second):
     path.write_text(path.read_text()[:-9])
   with pytest.raises(UserError, match=first.name) as found:
-    build.build('pinpp', tmp_path / 'one', manual_dir=release)
+    build('pinpp', tmp_path / 'one', manual_dir=release)
   command, words = tfds_command(
     'pinpp', tmp_path / 'other', f'--manual_dir={release}', BEAM
   )

@@ -12,7 +12,8 @@ import pytest
 
 from pinpp_jax import attacks, models
 from pinpp_jax.data.labels import LabelTable, Part
-from pinpp_jax.evals import accuracy, samples, segmentation
+from pinpp_jax.evals import accuracy, samples
+from pinpp_jax.evals.segmentation import evaluator
 
 COUNTS = (2, 3, 0, 1)  # The third class has no parts.
 SIZE = 32
@@ -161,9 +162,9 @@ def tiny_scores(put, index=0, count=1):
   scores = accuracy.Accuracy(
     attack={'name': 'noise', 'eps': 0.2}, prefix='', examples=21, **fields
   )(variables, key)
-  scores |= segmentation.Segmentation(
-    prior=True, bootstrap=5, limit=13, **fields
-  )(variables, key)
+  scores |= evaluator.Segmentation(prior=True, bootstrap=5, limit=13, **fields)(
+    variables, key
+  )
   found = samples.samples(variables, key, number=5, **fields)
   # The order inside a global batch is that of the processes.
   sums = sorted(float(sample.image.sum()) for sample in found)

@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pinpp_jax import perf
 from pinpp_jax.errors import UserError
-from pinpp_jax.evals import job as job_lib
-from pinpp_jax.evals import outcome as outcome_lib
-from pinpp_jax.evals import versions
-from pinpp_jax.evals.autoattack import autoattack
+from pinpp_jax.evals.autoattack import autoattack, versions
+from pinpp_jax.evals.autoattack import chunks as job_lib
+from pinpp_jax.evals.autoattack import result as outcome_lib
+from pinpp_jax.machine import perf
 
 N, S, K = 30, 8, 10
 EPS = {'linf': 0.008, 'l2': 0.08, 'l1': 0.6}

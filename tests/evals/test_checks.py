@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pinpp_jax.evals import checks
+from pinpp_jax.evals.autoattack import masking_signs
 
 
 @pytest.mark.parametrize('norm', ['linf', 'l2', 'l1'])
@@ -18,7 +18,7 @@ def test_images_broken_where_attacks_start_may_be_flat(norm):
     slope = jnp.where(jnp.arange(3) == 2, x.mean((1, 2, 3)), 0)
     return jnp.stack([own, 1 + slope, slope, -slope], -1)
 
-  flat = checks.zero_gradients(
+  flat = masking_signs.zero_gradients(
     jax.tree_util.Partial(network), jax.random.split(jax.random.key(0), 3),
     image, jnp.zeros(3, int), norm=norm, eps=0.1,
   )  # fmt: skip

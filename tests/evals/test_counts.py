@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-from pinpp_jax.evals import counts, tables
+from pinpp_jax.evals.segmentation import counts, tables
 
 
 def counted(truth, pred, ids, weights=None):

@@ -7,7 +7,8 @@ import pytest
 from pinpp_jax import evals
 from pinpp_jax.construct import construct
 from pinpp_jax.errors import UserError
-from pinpp_jax.evals import counts, predictions, tables
+from pinpp_jax.evals import predictions
+from pinpp_jax.evals.segmentation import counts, tables
 
 
 def make(

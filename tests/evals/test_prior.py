@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pinpp_jax.errors import UserError
-from pinpp_jax.evals import prior
+from pinpp_jax.evals.segmentation import prior
 
 
 def direct(split, table):

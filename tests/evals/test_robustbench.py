@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from pinpp_jax.errors import UserError
-from pinpp_jax.evals import robustbench
+from pinpp_jax.evals.autoattack import robustbench
 
 ENTRY = robustbench.Entry(
   title='Some Parts: They Help',

@@ -14,13 +14,15 @@ from PIL import Image
 import pytest
 
 from pinpp_jax import exports
-from pinpp_jax.data import annotated, concepts, labels, masks, pseudo
-from pinpp_jax.data.annotated import DataSet
-from pinpp_jax.data.records import Annotation
+from pinpp_jax.data import labels, masks
+from pinpp_jax.data.build import run
+from pinpp_jax.data.read import annotated, pseudo
+from pinpp_jax.data.read.annotated import DataSet
+from pinpp_jax.data.release import concepts, painting
+from pinpp_jax.data.release.records import Annotation
 from pinpp_jax.errors import UserError
 from pinpp_jax.exports import coco, reference
 from pinpp_jax.exports import concepts as manifests
-from pinpp_jax.tools import build
 
 OPTIONS = {
   'coco': {'kind': 'both', 'lvis': True},
@@ -56,7 +58,7 @@ def source(request, tmp_path_factory):
     return Read(DataSet(['pinpp_mini'], str(folder)))
   folder = tmp_path_factory.mktemp('real')
   release = request.getfixturevalue('pin_real')
-  build.build('pinpp', folder, manual_dir=release)
+  run.build('pinpp', folder, manual_dir=release)
   read = Read(DataSet(['pinpp'], str(folder)))
   assert len(read.by_name) == 756
   return read
@@ -123,7 +125,7 @@ def test_parquet_holds_the_same_masks(source, exported):
       ]
   row, image = found['train'][0], source.all['train'][0]
   for stored, region in zip(row['regions'], image.regions, strict=True):
-    pixels = masks.rasterise(region, *image.mask.shape)
+    pixels = painting.rasterise(region, *image.mask.shape)
     assert stored['area'] == pixels.sum()
     x, y, width, height = map(int, stored['bbox'])
     assert pixels[y : y + height, x : x + width].sum() == pixels.sum()
@@ -196,7 +198,7 @@ def test_coco_opens_in_pycocotools(source, exported):
     assert opened.cats[whole['category_id']]['wnid'] == image.wnid
     first = int(table.first[image.label])
     for entry, region in zip(parts[:8], image.regions, strict=False):
-      pixels = masks.rasterise(region, *image.mask.shape)
+      pixels = painting.rasterise(region, *image.mask.shape)
       np.testing.assert_array_equal(opened.annToMask(entry), pixels)
       assert entry['area'] == pixels.sum()
       assert entry['category_id'] == first + region.part - 1
@@ -341,7 +343,9 @@ def test_the_vocabulary_and_occupancy_of_concepts(source, exported):
         for region in image.regions
         if concepts.of_part(parts[region.part - 1]) == name
       ]
-      union = np.any([masks.rasterise(r, height, width) for r in drawn], axis=0)
+      union = np.any(
+        [painting.rasterise(r, height, width) for r in drawn], axis=0
+      )
       grid = np.asarray(found['occupancy'])
       assert grid.shape == (14, 14)
       assert grid.mean() == pytest.approx(union.mean(), abs=1e-4)

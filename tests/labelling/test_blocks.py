@@ -3,7 +3,7 @@
 import pytest
 import standin
 
-from pinpp_jax.data.sources import Chosen
+from pinpp_jax.data.read.sources import Chosen
 from pinpp_jax.errors import UserError
 from pinpp_jax.labelling import blocks
 

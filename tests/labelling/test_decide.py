@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pinpp_jax.labelling.decide import decide
+from pinpp_jax.labelling.confidence import decide
 
 
 def probabilities(parts=3, shape=(9, 14)):

@@ -9,9 +9,9 @@ import standin
 
 from pinpp_jax.data import labels as labels_lib
 from pinpp_jax.data import masks
-from pinpp_jax.data.findings import Findings
-from pinpp_jax.data.release import Release
-from pinpp_jax.data.sources import Chosen, ImageNet
+from pinpp_jax.data.read.sources import Chosen, ImageNet
+from pinpp_jax.data.release.findings import Findings
+from pinpp_jax.data.release.reader import Release
 from pinpp_jax.errors import UserError
 from pinpp_jax.labelling import labeller
 from pinpp_jax.labelling.labeller import Labeller, Options

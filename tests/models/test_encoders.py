@@ -12,15 +12,9 @@ import numpy as np
 import pytest
 
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import (
-  convnext,
-  layers,
-  resnet,
-  torch_export,
-  torch_import,
-  torch_names,
-  vit,
-)
+from pinpp_jax.models import convnext, cpu_forms, layers, resnet, vit
+from pinpp_jax.models.torch import exporter, importer
+from pinpp_jax.models.torch import names as names_lib
 
 FOLDER = pathlib.Path(__file__).parent / 'timm_golden'
 
@@ -70,7 +64,7 @@ def random_tensors(encoder):
 
   return {
     name: fill(entry.shape)
-    for name, entry in torch_names.encoder_entries(encoder).items()
+    for name, entry in names_lib.encoder_entries(encoder).items()
   }
 
 
@@ -97,7 +91,7 @@ def encode(encoder, variables, image):
 )
 def test_features_are_timms(file, case, encoder):
   recorded = load(file)
-  variables = torch_import.encoder_variables(encoder, weights_of(recorded))
+  variables = importer.encoder_variables(encoder, weights_of(recorded))
   image = recorded[f'{case}/image'] / np.float32(255)
   features = encode(encoder, variables, image)
   assert len(features) == 4
@@ -134,11 +128,11 @@ def test_published_transformers_have_heads_of_64_channels():
 @pytest.mark.parametrize('encoder', EVERY)
 def test_import_and_export_are_inverse(encoder):
   tensors = random_tensors(encoder)
-  variables = torch_import.encoder_variables(encoder, tensors)
+  variables = importer.encoder_variables(encoder, tensors)
   shape = lambda leaf: (leaf.shape, leaf.dtype)
   expected = {'batch_stats': {}} | abstract(encoder)
   assert jax.tree.map(shape, variables) == jax.tree.map(shape, expected)
-  back = torch_export.encoder_tensors(encoder, variables)
+  back = exporter.encoder_tensors(encoder, variables)
   for name, value in tensors.items():
     np.testing.assert_array_equal(back.pop(name), value)
   assert all(name.endswith('num_batches_tracked') for name in back)
@@ -148,20 +142,20 @@ def test_import_and_export_are_inverse(encoder):
 def test_only_what_does_not_fit_is_refused(encoder):
   tensors = random_tensors(encoder)
   besides = {
-    name: np.zeros(3, np.float32) for name in torch_names.besides(encoder)
+    name: np.zeros(3, np.float32) for name in names_lib.besides(encoder)
   }
   assert besides
   jax.tree.map(
     np.testing.assert_array_equal,
-    torch_import.encoder_variables(encoder, tensors | besides),
-    torch_import.encoder_variables(encoder, tensors),
+    importer.encoder_variables(encoder, tensors | besides),
+    importer.encoder_variables(encoder, tensors),
   )
   *_, gone, changed = tensors
   del tensors[gone]
   tensors[changed] = np.zeros((2, 3), np.float32)
   tensors['extra.weight'] = np.zeros((2, 3), np.float32)
   with pytest.raises(UserError) as error:
-    torch_import.encoder_variables(encoder, tensors)
+    importer.encoder_variables(encoder, tensors)
   message = str(error.value)
   assert f'missing from the file: {gone} ' in message
   assert 'left over in the file: extra.weight (2, 3)' in message
@@ -170,7 +164,7 @@ def test_only_what_does_not_fit_is_refused(encoder):
 
 def test_other_modules_have_no_names():
   with pytest.raises(UserError, match='Linear'):
-    torch_names.encoder_entries(layers.Linear(3))
+    names_lib.encoder_entries(layers.Linear(3))
 
 
 @pytest.mark.parametrize('stride, cells', [(32, 2), (16, 4), (8, 8)])
@@ -206,7 +200,7 @@ def test_shapes(encoder, expected):
 
 def test_other_sizes_are_resized_to_whole_patches(key):
   encoder = tiny_vit(depth=4)
-  variables = torch_import.encoder_variables(encoder, random_tensors(encoder))
+  variables = importer.encoder_variables(encoder, random_tensors(encoder))
   image = jax.random.uniform(key, (1, 63, 90, 3))
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5),
@@ -217,7 +211,7 @@ def test_other_sizes_are_resized_to_whole_patches(key):
 
 @pytest.mark.parametrize('encoder', EVERY)
 def test_an_image_is_encoded_alone(encoder, key):
-  variables = torch_import.encoder_variables(encoder, random_tensors(encoder))
+  variables = importer.encoder_variables(encoder, random_tensors(encoder))
   image = jax.random.uniform(key, (3, 64, 64, 3))
   other = image.at[1:].set(1 - image[1:])
   pairs = zip(
@@ -233,7 +227,7 @@ def test_an_image_is_encoded_alone(encoder, key):
 @pytest.mark.parametrize('encoder', EVERY)
 def test_bfloat16_is_close(encoder, key):
   image = jax.random.uniform(key, (2, 64, 64, 3))
-  variables = torch_import.encoder_variables(encoder, random_tensors(encoder))
+  variables = importer.encoder_variables(encoder, random_tensors(encoder))
   exact = encode(encoder, variables, image)
   rough = encode(encoder.clone(dtype='bfloat16'), variables, image)
   for a, b in zip(rough, exact, strict=True):
@@ -291,7 +285,7 @@ def test_a_dilated_convolution_is_torchs(size):
     dilation=2,
   )
   for rewrite in (False, True):
-    actual = layers.convolve(
+    actual = cpu_forms.convolve(
       jnp.asarray(x),
       jnp.asarray(kernel),
       padding=2,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import layers
+from pinpp_jax.models import cpu_forms, layers
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def _from_torch(x):
 def test_max_pool_is_torch(torch, size):
   x = _image(2, size, size, 3) - 10
   expected = torch.nn.MaxPool2d(3, 2, 1)(_to_torch(torch, x))
-  np.testing.assert_array_equal(layers.max_pool(x), _from_torch(expected))
+  np.testing.assert_array_equal(cpu_forms.max_pool(x), _from_torch(expected))
 
 
 @pytest.mark.parametrize('old', [1, 2, 3, 4, 7, 9])
@@ -91,7 +91,7 @@ def test_conv_is_torch(
     padding=padding,
     groups=4 if depthwise else 1,
   )
-  actual = layers.convolve(
+  actual = cpu_forms.convolve(
     jnp.asarray(x),
     jnp.asarray(kernel),
     stride=stride,
@@ -246,7 +246,7 @@ def test_the_rewritten_pool_has_the_same_gradient(size, levels):
   x = jnp.asarray(np.round(x) if levels else x, jnp.float32)
 
   def weighted(x, rewrite):
-    y = layers.max_pool(x, rewrite=rewrite)
+    y = cpu_forms.max_pool(x, rewrite=rewrite)
     return jnp.sum(y * jnp.sin(jnp.arange(y.size)).reshape(y.shape))
 
   for function in (weighted, jax.grad(weighted)):
@@ -261,7 +261,7 @@ def test_products_sum_their_weight_gradient_over_one_axis(size):
 
   def total(kernel):
     padding = size // 2
-    y = layers.convolve(x, kernel, stride=2, padding=padding, rewrite=True)
+    y = cpu_forms.convolve(x, kernel, stride=2, padding=padding, rewrite=True)
     return y.sum()
 
   jaxpr = jax.make_jaxpr(jax.grad(total))(kernel)
@@ -277,7 +277,7 @@ def test_the_rewritten_stem_has_the_same_gradients(size):
   kernel = jnp.asarray(rng.standard_normal((7, 7, 3, 4)), jnp.float32)
 
   def squares(x, kernel, rewrite):
-    y = layers.convolve(x, kernel, stride=2, padding=3, rewrite=rewrite)
+    y = cpu_forms.convolve(x, kernel, stride=2, padding=3, rewrite=rewrite)
     return jnp.sum(y**2)
 
   for function in (squares, jax.grad(squares), jax.grad(squares, argnums=1)):
@@ -285,14 +285,14 @@ def test_the_rewritten_stem_has_the_same_gradients(size):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize('features', [4, layers.ONE_CORE])
+@pytest.mark.parametrize('features', [4, cpu_forms.ONE_CORE])
 def test_the_parallel_convolution_has_the_same_derivatives(features):
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.standard_normal((2, 12, 9, 5)), jnp.float32)
   kernel = jnp.asarray(rng.standard_normal((3, 3, 5, features)), jnp.float32)
 
   def squares(x, kernel, rewrite):
-    y = layers.convolve(x, kernel, padding=1, rewrite=rewrite)
+    y = cpu_forms.convolve(x, kernel, padding=1, rewrite=rewrite)
     return jnp.sum(y**2)
 
   def along(x, kernel, rewrite):
@@ -309,5 +309,5 @@ def test_the_parallel_convolution_has_the_same_derivatives(features):
 
 
 def test_wide_convolutions_are_left_to_xla():
-  kernel = 3, 3, 5, layers.ONE_CORE + 1
-  assert layers.fast_form((2, 12, 9, 5), kernel, 1, 1, False) is None
+  kernel = 3, 3, 5, cpu_forms.ONE_CORE + 1
+  assert cpu_forms.fast_form((2, 12, 9, 5), kernel, 1, 1, False) is None

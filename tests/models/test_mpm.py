@@ -11,7 +11,7 @@ import pytest
 
 from pinpp_jax import models
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import torch_export, torch_import, torch_names
+from pinpp_jax.models.torch import exporter, importer, names
 
 IMAGE = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
 
@@ -52,9 +52,9 @@ def filled(fill):
   model = models.MPM(num_classes=10, num_parts=40)
   tensors = {
     name: fill.fill_array(name, entry.shape)
-    for name, entry in torch_names.entries(model).items()
+    for name, entry in names.entries(model).items()
   }
-  return model, torch_import.variables(model, tensors)
+  return model, importer.variables(model, tensors)
 
 
 @pytest.fixture(scope='module')
@@ -85,7 +85,7 @@ def test_training_forward_is_the_reference(fill, filled, recorded):
   for i, part in enumerate(outputs['parts']):
     flat = np.asarray(part).transpose(0, 3, 1, 2).reshape(-1)[::97]
     close(flat, recorded[f'f32/b4_s96/train_seg{i}_flat_stride97'])
-  tensors = torch_export.tensors(model, variables | update)
+  tensors = exporter.tensors(model, variables | update)
   for name, expected in zip(
     recorded['f32/b4_s96/bn_after_keys'],
     recorded['f32/b4_s96/bn_after_first16'],

@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from pinpp_jax import models
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import torch_files, torch_import, torch_names
+from pinpp_jax.models.torch import files, importer, names
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def test_written_files_are_read_back(tmp_path):
   model = models.MPM(num_classes=5, num_parts=6, depth=18, width=4)
   tensors = {
     name: np.full(entry.shape, 0.5, np.float32)
-    for name, entry in torch_names.entries(model).items()
+    for name, entry in names.entries(model).items()
   }
-  variables = torch_import.variables(model, tensors)
+  variables = importer.variables(model, tensors)
   path = tmp_path / 'new' / 'model.safetensors'
-  torch_files.write_file(path, model, variables)
-  back = torch_files.read_file(path)
+  files.write_file(path, model, variables)
+  back = files.read_file(path)
   assert set(tensors) < set(back)
-  torch_import.variables(model, back)
+  importer.variables(model, back)
   config = json.loads((path.parent / 'config.json').read_text())
   assert config.pop('model') == 'MPM'
   assert models.MPM(**config) == model
@@ -51,18 +51,18 @@ def test_torch_checkpoints(torch, tmp_path):
     'state_dict_ema': half,
   }
   torch.save(checkpoint, path)
-  read = torch_files.read_file(path, 'state_dict')
+  read = files.read_file(path, 'state_dict')
   np.testing.assert_array_equal(read['a'], [[0, 1, 2], [3, 4, 5]])
-  half = torch_files.read_file(path, 'state_dict_ema')['a']
+  half = files.read_file(path, 'state_dict_ema')['a']
   assert half.dtype == np.float32
   with pytest.raises(UserError, match="'state_dict', 'state_dict_ema'"):
-    torch_files.read_file(path)
+    files.read_file(path)
   with pytest.raises(UserError, match="no state dict 'model'"):
-    torch_files.read_file(path, 'model')
+    files.read_file(path, 'model')
   torch.save({'model': weights, 'epoch': 3}, path)
-  assert set(torch_files.read_file(path)) == {'a', 'n'}
+  assert set(files.read_file(path)) == {'a', 'n'}
   torch.save(weights, path)
-  assert set(torch_files.read_file(path)) == {'a', 'n'}
+  assert set(files.read_file(path)) == {'a', 'n'}
 
 
 class Payload:
@@ -76,7 +76,7 @@ def test_pickled_code_is_never_run(torch, tmp_path):
   path = tmp_path / 'evil.pth'
   torch.save({'state_dict': {'a': torch.ones(1)}, 'x': Payload()}, path)
   with pytest.raises(UserError, match='weights-only'):
-    torch_files.read_file(path)
+    files.read_file(path)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_bad_files_are_refused(tmp_path, name, word):
   if 'absent' not in name:
     (tmp_path / name).write_bytes(b'nothing')
   with pytest.raises(UserError, match=word):
-    torch_files.read_file(tmp_path / name)
+    files.read_file(tmp_path / name)
 
 
 def test_broken_torch_file_is_refused(torch, tmp_path):
   (tmp_path / 'broken.pth').write_bytes(b'nothing')
   with pytest.raises(UserError, match=r'broken\.pth'):
-    torch_files.read_file(tmp_path / 'broken.pth')
+    files.read_file(tmp_path / 'broken.pth')
 
 
 def test_missing_torch_names_the_extra(tmp_path, monkeypatch):
@@ -107,9 +107,9 @@ def test_missing_torch_names_the_extra(tmp_path, monkeypatch):
   def without_torch(name, *args):
     raise ImportError(name)
 
-  monkeypatch.setattr(torch_files.importlib, 'import_module', without_torch)
+  monkeypatch.setattr(files.importlib, 'import_module', without_torch)
   with pytest.raises(UserError, match=r'pinpp_jax\[torch\]'):
-    torch_files.read_file(path)
+    files.read_file(path)
 
 
 def test_safetensors_need_no_torch(tmp_path, monkeypatch):
@@ -122,4 +122,4 @@ def test_safetensors_need_no_torch(tmp_path, monkeypatch):
     return real(name, *args, **keywords)
 
   monkeypatch.setattr(builtins, '__import__', without_torch)
-  assert set(torch_files.read_file(path)) == {'a'}
+  assert set(files.read_file(path)) == {'a'}

@@ -10,7 +10,7 @@ import pytest
 
 from pinpp_jax import models
 from pinpp_jax.errors import UserError
-from pinpp_jax.models import torch_export, torch_import, torch_names
+from pinpp_jax.models.torch import exporter, importer, names
 
 TINY = dict(num_classes=5, num_parts=6, depth=18, width=4)
 EVERY = [
@@ -28,7 +28,7 @@ def tensors_of(model):
   rng = np.random.default_rng(0)
   return {
     name: rng.normal(size=entry.shape).astype(np.float32)
-    for name, entry in torch_names.entries(model).items()
+    for name, entry in names.entries(model).items()
   }
 
 
@@ -51,7 +51,7 @@ def test_names_and_shapes_are_the_references(golden, file, model):
     lambda leaf: np.broadcast_to(np.float32(0), leaf.shape),
     jax.eval_shape(init, jax.random.key(0), image),
   )
-  tensors = torch_export.tensors(model, variables)
+  tensors = exporter.tensors(model, variables)
   assert {k: v.shape for k, v in tensors.items()} == expected
   counters = [v for k, v in tensors.items() if k.endswith('batches_tracked')]
   assert all(v.dtype == np.int64 and not v for v in counters)
@@ -60,13 +60,13 @@ def test_names_and_shapes_are_the_references(golden, file, model):
 @pytest.mark.parametrize('model', EVERY, ids=lambda m: type(m).__name__)
 def test_import_and_export_are_inverse(model):
   tensors = tensors_of(model)
-  variables = torch_import.variables(model, tensors)
+  variables = importer.variables(model, tensors)
   init = functools.partial(model.init, train=False, parts=True)
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   expected = jax.eval_shape(init, jax.random.key(0), image)
   shape = lambda leaf: (leaf.shape, leaf.dtype)
   assert jax.tree.map(shape, variables) == jax.tree.map(shape, expected)
-  back = torch_export.tensors(model, variables)
+  back = exporter.tensors(model, variables)
   for name, value in tensors.items():
     np.testing.assert_array_equal(back.pop(name), value)
   assert all(name.endswith('num_batches_tracked') for name in back)
@@ -79,8 +79,8 @@ def test_wrappers_and_counters_are_ignored():
   wrapped['module.bn1.num_batches_tracked'] = np.int64(3)
   jax.tree.map(
     np.testing.assert_array_equal,
-    torch_import.variables(model, wrapped),
-    torch_import.variables(model, tensors),
+    importer.variables(model, wrapped),
+    importer.variables(model, tensors),
   )
 
 
@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_named():
   tensors['head.extra'] = np.zeros((2, 3), np.float32)
   tensors['fc.weight'] = np.zeros((7, 32), np.float32)
   with pytest.raises(UserError) as error:
-    torch_import.variables(model, tensors)
+    importer.variables(model, tensors)
   message = str(error.value)
   assert '\n' not in message
   assert 'missing from the file: layer1.0.conv1.weight (4, 4, 3, 3)' in message
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_named():
 def test_heads_of_other_levels_are_dropped_and_nothing_else():
   whole = tensors_of(models.MPM(**TINY))
   small = models.MPM(**TINY, level=1)
-  assert {name.split('.')[0] for name in torch_import.unused(small)} == {
+  assert {name.split('.')[0] for name in importer.unused(small)} == {
     'cp2',
     'cp3',
     'segmenter_head2',
@@ -110,18 +110,18 @@ def test_heads_of_other_levels_are_dropped_and_nothing_else():
     'up_layer1',
     'up_layer2',
   }
-  torch_import.variables(small, whole)
+  importer.variables(small, whole)
   with pytest.raises(UserError, match='left over in the file: cp4'):
-    torch_import.variables(small, whole | {'cp4.0.weight': np.zeros(1)})
-  assert not torch_import.unused(models.MPM(**TINY))
+    importer.variables(small, whole | {'cp4.0.weight': np.zeros(1)})
+  assert not importer.unused(models.MPM(**TINY))
 
 
 def test_backbone_from_a_plain_resnet():
   plain = tensors_of(models.ResNet(**TINY))
   model = models.MPM(**TINY)
-  variables = torch_import.backbone_variables(model, plain)
+  variables = importer.backbone_variables(model, plain)
   assert set(variables['params']) == {'backbone'}
-  whole = torch_import.variables(
+  whole = importer.variables(
     model,
     tensors_of(model)
     | {
@@ -136,16 +136,14 @@ def test_backbone_from_a_plain_resnet():
       variables[collection]['backbone'],
       whole[collection]['backbone'],
     )
-  both = torch_import.backbone_variables(model, plain, classifier=True)
+  both = importer.backbone_variables(model, plain, classifier=True)
   kernel = both['params']['classifier']['kernel']
   np.testing.assert_array_equal(kernel, plain['fc.weight'].T)
   with pytest.raises(UserError, match='TwoStage'):
-    torch_import.backbone_variables(
-      models.TwoStage(**TINY), plain, classifier=True
-    )
+    importer.backbone_variables(models.TwoStage(**TINY), plain, classifier=True)
 
 
 def test_backbone_of_another_depth_is_refused():
   plain = tensors_of(models.ResNet(**dict(TINY, depth=34)))
   with pytest.raises(UserError, match=r'left over in the file: layer1\.2'):
-    torch_import.backbone_variables(models.MPM(**TINY), plain)
+    importer.backbone_variables(models.MPM(**TINY), plain)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pinpp_jax import models
-from pinpp_jax.models import torch_export, torch_files
+from pinpp_jax.models.torch import exporter, files
 
 torch = pytest.importorskip('torch', reason='torch is not installed')
 nn, functional = torch.nn, torch.nn.functional
@@ -185,8 +185,8 @@ def test_a_resnet(depth, activation, variables_of, tmp_path):
   variables = used(variables_of(model))
   act = {'relu': nn.ReLU(), 'gelu': nn.GELU()}[activation]
   path = tmp_path / 'model.safetensors'
-  torch_files.write_file(path, model, variables)
-  logits = theirs(ResNet(depth, 8, act, 7), torch_files.read_file(path))
+  files.write_file(path, model, variables)
+  logits = theirs(ResNet(depth, 8, act, 7), files.read_file(path))
   expected = ours(model, variables)['logits']
   assert np.ptp(expected, axis=0).max() > 1e-2  # Images matter
   np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-5, atol=1e-4)
@@ -197,7 +197,7 @@ def test_an_mpm(depth, variables_of):
   model = models.MPM(num_classes=7, num_parts=11, depth=depth, width=8)
   variables = used(variables_of(model))
   network = MPM(depth, 8, nn.GELU(), 7, 11)
-  logits, parts = theirs(network, torch_export.tensors(model, variables))
+  logits, parts = theirs(network, exporter.tensors(model, variables))
   expected = ours(model, variables)
   assert np.ptp(expected['logits'], axis=0).max() > 1e-2
   np.testing.assert_allclose(

@@ -13,10 +13,12 @@ import pytest
 import tensorflow_datasets as tfds
 
 from pinpp_jax import tools
-from pinpp_jax.data import examine, masks, splits
-from pinpp_jax.data.findings import Findings
+from pinpp_jax.data import masks
+from pinpp_jax.data.build import check_release, run
 from pinpp_jax.data.labels import LabelTable
-from pinpp_jax.data.release import Release
+from pinpp_jax.data.release import painting, splits
+from pinpp_jax.data.release.findings import Findings
+from pinpp_jax.data.release.reader import Release
 from pinpp_jax.errors import UserError
 from pinpp_jax.tools import build
 
@@ -38,7 +40,7 @@ def read(folder, split):
 
 
 def test_records_hold_what_the_release_says(release, tmp_path):
-  folder = build.build('pinpp', tmp_path / 'data', manual_dir=release)
+  folder = run.build('pinpp', tmp_path / 'data', manual_dir=release)
   assert folder == tmp_path / 'data' / 'pinpp' / '1.0.0'
   table = LabelTable.load(folder / 'labels.json')
   split = splits.load(folder)
@@ -57,7 +59,7 @@ def test_records_hold_what_the_release_says(release, tmp_path):
       assert row['label'] == table.wnids.index(wnid)
       assert row['source'] == b'human'
       np.testing.assert_array_equal(
-        masks.decode(row['part_mask']), masks.paint(image, record).mask
+        masks.decode(row['part_mask']), painting.paint(image, record).mask
       )
       entries = [a.entry for a in image.annotations]
       assert json.loads(row['annotations']) == entries
@@ -87,11 +89,11 @@ def test_real_release_builds_in_strict_mode(pin_real, tmp_path, capsys):
 def test_two_builds_are_the_same_bytes_however_the_copy_is_kept(
   release, tmp_path
 ):
-  one = build.build('pinpp', tmp_path / 'one', manual_dir=release)
+  one = run.build('pinpp', tmp_path / 'one', manual_dir=release)
   elsewhere = tmp_path / 'ILSVRC' / 'Data' / 'CLS-LOC'
   elsewhere.mkdir(parents=True)
   (release / 'train').rename(elsewhere / 'train')
-  other = build.build(
+  other = run.build(
     'pinpp',
     tmp_path / 'other',
     manual_dir=release,
@@ -102,11 +104,11 @@ def test_two_builds_are_the_same_bytes_however_the_copy_is_kept(
 
 
 def test_shards_are_cut_evenly(release, tmp_path, monkeypatch):
-  from pinpp_jax.data import shards
+  from pinpp_jax.data.build import shards
 
-  whole = build.build('pinpp', tmp_path / 'whole', manual_dir=release)
+  whole = run.build('pinpp', tmp_path / 'whole', manual_dir=release)
   monkeypatch.setattr(shards, 'SHARD_BYTES', 2000)
-  cut = build.build('pinpp', tmp_path / 'cut', manual_dir=release)
+  cut = run.build('pinpp', tmp_path / 'cut', manual_dir=release)
   assert len(list(cut.glob('*train*'))) > 1
   for split in splits.NAMES:
     names = [[r['file_name'] for r in read(f, split)] for f in (whole, cut)]
@@ -119,7 +121,7 @@ def test_given_split_files_are_used(release, tmp_path):
   lists = {'train': names[:4], 'validation': [], 'test': names[4:6]}
   for name, files in lists.items():
     (release / 'splits' / f'{name}.txt').write_text('\n'.join(files))
-  folder = build.build('pinpp', tmp_path / 'data', manual_dir=release)
+  folder = run.build('pinpp', tmp_path / 'data', manual_dir=release)
   assert len(read(folder, 'train')) == 4
   assert len(read(folder, 'test')) == 2
   facts = json.loads((folder / 'metadata.json').read_text())
@@ -239,7 +241,7 @@ def test_broken_inputs_are_named_in_one_line_and_leave_nothing(
 )
 def test_skip_bad_counts_what_it_leaves_out(damage, release, tmp_path):
   damage(release)
-  folder = build.build(
+  folder = run.build(
     'pinpp', tmp_path / 'data', manual_dir=release, skip_bad=True
   )
   facts = json.loads((folder / 'metadata.json').read_text())
@@ -250,13 +252,13 @@ def test_skip_bad_counts_what_it_leaves_out(damage, release, tmp_path):
 
 
 def test_a_failed_rebuild_keeps_the_old_data_set(release, tmp_path):
-  folder = build.build('pinpp', tmp_path / 'data', manual_dir=release)
+  folder = run.build('pinpp', tmp_path / 'data', manual_dir=release)
   before = {p.name: p.read_bytes() for p in folder.iterdir()}
   with pytest.raises(UserError, match='already built'):
-    build.build('pinpp', tmp_path / 'data', manual_dir=release)
+    run.build('pinpp', tmp_path / 'data', manual_dir=release)
   corrupt_image(release)
   with pytest.raises(UserError, match='decoded'):
-    build.build('pinpp', tmp_path / 'data', manual_dir=release, overwrite=True)
+    run.build('pinpp', tmp_path / 'data', manual_dir=release, overwrite=True)
   assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
   assert [p.name for p in folder.parent.iterdir()] == ['1.0.0']
 
@@ -265,42 +267,42 @@ def test_leftovers_of_a_killed_build_are_removed(release, tmp_path):
   left = tmp_path / 'data' / 'pinpp' / '1.0.0.incompleteABC123_1.0.0'
   left.mkdir(parents=True)
   (left / 'spool.tmp').write_bytes(b'half')
-  folder = build.build('pinpp', tmp_path / 'data', manual_dir=release)
+  folder = run.build('pinpp', tmp_path / 'data', manual_dir=release)
   assert [p.name for p in folder.parent.iterdir()] == ['1.0.0']
   assert not (folder / 'spool.tmp').exists()
 
 
 def test_mini_builds_and_needs_nothing(tmp_path, monkeypatch):
-  from pinpp_jax.data import builder
+  from pinpp_jax.data.build import builder
 
   small = {'annotated': 5, 'unannotated': 1, 'validation': 1, 'classes': 2}
   monkeypatch.setattr(builder.PinppMini, 'RENDER', small)
-  folder = build.build('pinpp_mini', tmp_path)
+  folder = run.build('pinpp_mini', tmp_path)
   assert len(read(folder, 'train')) == 6
   assert LabelTable.load(folder / 'labels.json').num_classes == 2
   with pytest.raises(UserError, match='drawn'):
-    build.build('pinpp_mini', tmp_path, manual_dir=tmp_path)
+    run.build('pinpp_mini', tmp_path, manual_dir=tmp_path)
 
 
 def test_published_totals_are_compared_for_the_full_release(table_of_1000):
   findings = Findings()
-  examine.totals(table_of_1000, 100_000, findings)
+  check_release.totals(table_of_1000, 100_000, findings)
   said = [str(one) for some in findings.examples.values() for one in some]
   assert any(
     '1000 parts instead of the published 3308 (-2308)' in s for s in said
   )
   assert any('406364' in s for s in said)
   with pytest.raises(UserError, match='99999 images.*100000'):
-    examine.totals(table_of_1000, 99_999, Findings())
+    check_release.totals(table_of_1000, 99_999, Findings())
 
 
 def test_a_thousand_classes_must_be_those_of_imagenet(table_of_1000):
   findings = Findings(skip_bad=True)
-  examine.known_classes(table_of_1000.wnids, findings)
+  check_release.known_classes(table_of_1000.wnids, findings)
   assert findings.skipped['class missing'] == 1000
   assert findings.skipped['class that is not of ImageNet-1K'] == 1000
   with pytest.raises(UserError, match='n01440764'):
-    examine.known_classes(table_of_1000.wnids, Findings())
+    check_release.known_classes(table_of_1000.wnids, Findings())
 
 
 @pytest.fixture

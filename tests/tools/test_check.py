@@ -10,8 +10,11 @@ from PIL import Image
 import pytest
 
 from pinpp_jax import tools
-from pinpp_jax.data import examine, masks, mini
-from pinpp_jax.data.guards import GUARDS
+from pinpp_jax.data import masks
+from pinpp_jax.data.build import check_release
+from pinpp_jax.data.mini import drawn_release
+from pinpp_jax.data.release import painting
+from pinpp_jax.data.release.finding_kinds import GUARDS
 from pinpp_jax.tools import check
 
 FEW = dict(annotated=6, unannotated=0, validation=0)
@@ -20,7 +23,7 @@ FEW = dict(annotated=6, unannotated=0, validation=0)
 @pytest.fixture(scope='module')
 def sound(tmp_path_factory):
   folder = tmp_path_factory.mktemp('mini') / 'release'
-  mini.render(folder, **FEW)
+  drawn_release.render(folder, **FEW)
   return folder
 
 
@@ -576,7 +579,7 @@ def test_a_complete_release_has_the_classes_and_totals_of_imagenet(sound):
   assert kinds['class without 100 images'].count == 12
   for name in ('classes', 'images', 'parts', 'masks'):
     example = kinds[f'{name} differ from the expected number'].examples[0]
-    assert str(examine.PUBLISHED[name]) in example.detail
+    assert str(check_release.PUBLISHED[name]) in example.detail
 
 
 def test_expected_totals_are_compared(sound, capsys):
@@ -591,7 +594,7 @@ def test_expected_totals_are_compared(sound, capsys):
 
 def test_a_mask_that_its_png_changes_is_found(sound, monkeypatch):
   real = masks.encode
-  monkeypatch.setattr(masks, 'encode', lambda mask: real(mask // 2))
+  monkeypatch.setattr(painting, 'encode', lambda mask: real(mask // 2))
   kinds = found(check.check(sound))
   assert kinds['part mask that its PNG changes'].count == 72
   assert 'whole-object part' in kinds

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pinpp_jax import tools
-from pinpp_jax.data import concepts, masks
-from pinpp_jax.data.annotated import DataSet
+from pinpp_jax.data.read.annotated import DataSet
+from pinpp_jax.data.release import concepts, painting
 
 NAMES = ('wheel', 'eye', 'window')
 
@@ -25,7 +25,7 @@ def truth(image, table, name):
   found = np.zeros(image.mask.shape, bool)
   for region in image.regions:
     if concepts.of_part(parts[region.part - 1]) == name:
-      found |= masks.rasterise(region, *image.mask.shape)
+      found |= painting.rasterise(region, *image.mask.shape)
   return found
 
 

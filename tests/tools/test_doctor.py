@@ -10,7 +10,9 @@ import sys
 import pytest
 
 from pinpp_jax import tools
-from pinpp_jax.tools import build, diagnosis, doctor, doctor_machine
+from pinpp_jax.machine.accelerators import accelerators
+from pinpp_jax.tools import build
+from pinpp_jax.tools.doctor import cli, diagnosis, machine
 
 ROOT = pathlib.Path(__file__).parents[2]
 DUMMY = ROOT / 'datasets' / 'pinpp' / 'dummy_data'
@@ -20,7 +22,7 @@ CPU = {'version': '9.9', 'backend': 'cpu', 'kinds': ['cpu']}
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
   """Spares a process per test: JAX itself is asked once, below."""
-  monkeypatch.setattr(doctor_machine, 'probe', lambda: CPU)
+  monkeypatch.setattr(machine, 'probe', lambda: CPU)
   monkeypatch.delenv('PINPP_IMAGENET_DIR', raising=False)
 
 
@@ -41,16 +43,16 @@ def line(sections, what, state=None):
 
 
 def examine(data_dir, **more):
-  return doctor.examine(str(data_dir), **{k: str(v) for k, v in more.items()})
+  return cli.examine(str(data_dir), **{k: str(v) for k, v in more.items()})
 
 
 def test_jax_is_asked_in_a_process_of_its_own(monkeypatch):
   monkeypatch.undo()
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
-  found = doctor_machine.probe()
+  found = machine.probe()
   assert found['backend'] == 'cpu' and found['kinds']
   monkeypatch.setenv('JAX_PLATFORMS', 'no_such_platform')
-  assert 'no_such_platform' in doctor_machine.probe()['error']
+  assert 'no_such_platform' in machine.probe()['error']
 
 
 def test_a_fresh_machine_is_told_what_to_type(tmp_path, capsys):
@@ -126,7 +128,7 @@ def test_a_copy_without_the_images_of_the_release_is_told(tmp_path):
 
 
 def test_accelerators_leave_signs(tmp_path):
-  look = lambda: doctor_machine.accelerators(tmp_path, {})
+  look = lambda: accelerators(tmp_path, {})
   assert look() == {}
   (tmp_path / 'dev').mkdir()
   (tmp_path / 'dev' / 'nvidia0').touch()
@@ -140,32 +142,32 @@ def test_accelerators_leave_signs(tmp_path):
   assert look() == {'NVIDIA GPU': 'cuda13'}
   (tmp_path / 'dev' / 'accel0').touch()
   assert look()['TPU'] == 'tpu'
-  assert 'TPU' in doctor_machine.accelerators(tmp_path / 'x', {'TPU_NAME': 'a'})
+  assert 'TPU' in accelerators(tmp_path / 'x', {'TPU_NAME': 'a'})
 
 
 def test_an_accelerator_that_is_not_used_is_told():
   there = {'NVIDIA GPU': 'cuda13'}
-  lines = list(doctor_machine.devices(CPU, there, ''))
+  lines = list(machine.devices(CPU, there, ''))
   assert [one.state for one in lines] == ['ok', 'warning']
   assert '[cuda13]' in lines[1].command
-  lines = list(doctor_machine.devices(CPU, there, 'cpu'))
+  lines = list(machine.devices(CPU, there, 'cpu'))
   assert lines[1].command == 'unset JAX_PLATFORMS'
   gpu = {'version': '9.9', 'backend': 'gpu', 'kinds': ['H100', 'H100']}
-  lines = list(doctor_machine.devices(gpu, there, ''))
+  lines = list(machine.devices(gpu, there, ''))
   assert [one.state for one in lines] == ['ok']
   assert '2 x H100' in lines[0].found
-  lines = list(doctor_machine.devices({'error': 'no plug-in'}, there, ''))
+  lines = list(machine.devices({'error': 'no plug-in'}, there, ''))
   assert [one.state for one in lines] == ['missing']
 
 
 def test_packages_of_another_version_are_told(monkeypatch):
-  real = doctor_machine.metadata.version
+  real = machine.metadata.version
   monkeypatch.setattr(
-    doctor_machine.metadata,
+    machine.metadata,
     'version',
     lambda name: '0.4.1' if name == 'flax' else real(name),
   )
-  lines = list(doctor_machine.installed())
+  lines = list(machine.installed())
   said = next(one for one in lines if one.what == 'flax')
   assert said.state == 'missing' and said.found.startswith(
     '0.4.1; needed: flax'

@@ -10,10 +10,11 @@ import sys
 import pytest
 
 from pinpp_jax import tools
-from pinpp_jax.data import concepts, labels, nesting
-from pinpp_jax.data.findings import Findings
+from pinpp_jax.data import labels
 from pinpp_jax.data.labels import LabelTable, Part
-from pinpp_jax.data.release import Release
+from pinpp_jax.data.release import concepts, nesting
+from pinpp_jax.data.release.findings import Findings
+from pinpp_jax.data.release.reader import Release
 
 ROOT = pathlib.Path(__file__).parents[2]
 DUMMY = ROOT / 'datasets' / 'pinpp' / 'dummy_data'

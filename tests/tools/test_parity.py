@@ -4,9 +4,9 @@ import shutil
 import numpy as np
 import pytest
 
-from pinpp_jax.tools import golden as golden_rule
-from pinpp_jax.tools import parity, parity_mixup
-from pinpp_jax.tools.parity_compare import Measure, error, tolerance
+from pinpp_jax.tools.parity import cli, mixup
+from pinpp_jax.tools.parity import golden as golden_rule
+from pinpp_jax.tools.parity.compare import Measure, error, tolerance
 
 
 def copy(golden, folder, *names):
@@ -21,7 +21,7 @@ def change(path: pathlib.Path, **arrays):
 
 
 def run(folder, capsys):
-  status = parity.main([str(folder)])
+  status = cli.main([str(folder)])
   return status, capsys.readouterr()
 
 
@@ -119,14 +119,14 @@ def test_nothing_to_compare_is_a_failure(tmp_path, capsys):
 )
 def test_draws_are_timms(seed, cut, lam, box):
   """Against draws recorded from timm 0.9.7's rules at 96 pixels."""
-  drawn = parity_mixup.draw(seed, 96, cut=cut, drawn=True)
+  drawn = mixup.draw(seed, 96, cut=cut, drawn=True)
   assert drawn.box == box
   assert drawn.lam == pytest.approx(lam, rel=1e-12)
 
 
 def test_mixing_is_judged(tmp_path, capsys):
   """A file written with plain numpy, from the rule and the definition."""
-  rule, share = golden_rule.OwnRule(), parity_mixup.draw(
+  rule, share = golden_rule.OwnRule(), mixup.draw(
     0, 96, cut=False, drawn=True
   ).lam  # fmt: skip
   blend = lambda x: share * x + (1 - share) * x[::-1]

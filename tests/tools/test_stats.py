@@ -10,7 +10,7 @@ from pycocotools import mask as coco
 import pytest
 
 from pinpp_jax import tools
-from pinpp_jax.data import locate, statistics
+from pinpp_jax.data.read import open_any, statistics
 from pinpp_jax.tools import stats
 
 
@@ -66,7 +66,7 @@ def test_a_built_data_set_has_the_numbers_of_its_release(mini_data, found):
 
 
 def test_a_split_alone(mini_data):
-  folder = locate.data_set('pinpp_mini', str(mini_data))
+  folder = open_any.data_set('pinpp_mini', str(mini_data))
   one = statistics.of_data_set(str(folder), ['validation'])
   assert one.totals()['images'] == 12 * 4
 

@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from pinpp_jax.data import images, masks
-from pinpp_jax.data.pseudo import Draft
-from pinpp_jax.data.sources import Recorded
+from pinpp_jax.data import masks, views
+from pinpp_jax.data.read.pseudo import Draft
+from pinpp_jax.data.read.sources import Recorded
 from pinpp_jax.evals import samples
 from pinpp_jax.viewer.recorded import RecordedCatalogue
 from pinpp_jax.viewer.released import ReleasedCatalogue
@@ -97,7 +97,7 @@ def run_folder(built_set, tmp_path_factory):
   for i in range(8):
     picture, label = built_set.picture(i), int(built_set.rows.label[i])
     ids = labels.candidates[label]
-    pixels = np.array(images.decode(picture.image, 'test'))
+    pixels = np.array(views.decode(picture.image, 'test'))
     found.append(
       samples.Sample(
         image=pixels,

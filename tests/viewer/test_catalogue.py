@@ -8,11 +8,18 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from pinpp_jax.data import images, masks, splits
-from pinpp_jax.data.sources import Recorded
+from pinpp_jax.data import masks, views
+from pinpp_jax.data.read.sources import Recorded
+from pinpp_jax.data.release import splits
 from pinpp_jax.errors import UserError
-from pinpp_jax.viewer import choose, content, outlines, query, thumbnails
-from pinpp_jax.viewer import rows as rows_lib
+from pinpp_jax.viewer import columns as rows_lib
+from pinpp_jax.viewer import (
+  open_catalogue,
+  outlines,
+  page_json,
+  query,
+  thumbnails,
+)
 from pinpp_jax.viewer.catalogue import Picture
 from pinpp_jax.viewer.query import Query
 from pinpp_jax.viewer.recorded import RecordedCatalogue
@@ -49,8 +56,8 @@ def test_a_page_reads_the_records_of_its_images_alone(version, reads):
   # The two ends of each split, to see that splits.json has their order.
   assert len(reads) <= 2 * len(catalogue.splits)
   reads.clear()
-  page = content.listing(catalogue, Query(page=3, count=10))
-  content.about(catalogue)
+  page = page_json.listing(catalogue, Query(page=3, count=10))
+  page_json.about(catalogue)
   assert len(reads) <= 2
   assert page['total'] == page['done'] == len(catalogue.rows) > 400
   for row in page['rows']:
@@ -131,15 +138,17 @@ def test_discarded_images_are_shown_without_parts(released, release):
   for i in found:
     assert released.picture(int(i)).true is None
     assert released.regions(int(i)) == []
-    assert content.row(released, int(i))['split'] == ''
+    assert page_json.row(released, int(i))['split'] == ''
 
 
 def test_pseudo_labels_beside_the_truth(labelled):
-  catalogue = choose.open_catalogue(
+  catalogue = open_catalogue.open_catalogue(
     str(labelled.folder), truth=str(labelled.truth)
   )
   catalogue.read_details(wait=True)
-  assert {'confidence', 'agreement'} <= set(content.about(catalogue)['fields'])
+  assert {'confidence', 'agreement'} <= set(
+    page_json.about(catalogue)['fields']
+  )
   for i, name in enumerate(catalogue.rows.names):
     seen = catalogue.picture(i)
     path = (labelled.truth / name).with_suffix('.png')
@@ -162,7 +171,7 @@ def test_pseudo_labels_beside_the_truth(labelled):
 
 
 def test_samples_of_a_run(run_folder, built_set):
-  catalogue = choose.open_catalogue(str(run_folder))
+  catalogue = open_catalogue.open_catalogue(str(run_folder))
   assert isinstance(catalogue, SampledCatalogue)
   for i in range(len(catalogue.rows)):
     seen, given = catalogue.picture(i), built_set.picture(i)
@@ -170,7 +179,7 @@ def test_samples_of_a_run(run_folder, built_set):
     assert (seen.true is None) == (i == 5)
     if i != 5:
       np.testing.assert_array_equal(seen.true, given.true[4::8, 4::8])
-    detail = content.detail(catalogue, i)
+    detail = page_json.detail(catalogue, i)
     assert detail['grids']['predicted'] == [12, 12]
     assert (detail['guess'] == detail['label']) == bool(i % 3)
     assert ('differs' in detail['layers']) == (i != 5)
@@ -192,7 +201,7 @@ def test_samples_of_a_run(run_folder, built_set):
 def test_nothing_to_look_at_is_one_line(tmp_path, make, words):
   make(tmp_path)
   with pytest.raises(UserError, match=words):
-    choose.open_catalogue(str(tmp_path), data_dir=str(tmp_path))
+    open_catalogue.open_catalogue(str(tmp_path), data_dir=str(tmp_path))
 
 
 def filled(path: str, shape: tuple[int, int]) -> np.ndarray:
@@ -249,4 +258,4 @@ def test_an_image_that_cannot_be_decoded_is_named():
   with pytest.raises(UserError, match='n1/n1_1.JPEG'):
     thumbnails.photograph(Picture(image=b'no', shape=(2, 2)), 'n1/n1_1.JPEG')
   grey = thumbnails.photograph(Picture(image=None, shape=(640, 320)), '')
-  assert images.decode(grey, '').size == (120, 240)
+  assert views.decode(grey, '').size == (120, 240)

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from pinpp_jax.data import concepts
+from pinpp_jax.data.release import concepts
 from pinpp_jax.errors import UserError
-from pinpp_jax.viewer import content, query
+from pinpp_jax.viewer import page_json, query
 from pinpp_jax.viewer.query import Query
 from pinpp_jax.viewer.recorded import RecordedCatalogue
 
@@ -34,7 +34,7 @@ def fits(catalogue, i, asked):
   mask = seen.true if seen.predicted is None else seen.predicted
   mask = np.zeros((1, 1), np.uint8) if mask is None else mask
   visible = [p for p in table.of_class(wnid) if (mask == p.local_index).any()]
-  split = content.row(catalogue, i)['split']
+  split = page_json.row(catalogue, i)['split']
   ranged = asked.low > 0 or asked.high < 1
   return all(
     (
@@ -95,20 +95,20 @@ def test_the_least_comes_first(catalogue):
 
 def test_pages_hold_every_image_once(released):
   pages = [
-    content.listing(released, Query(page=page, count=100))
+    page_json.listing(released, Query(page=page, count=100))
     for page in itertools.takewhile(
       lambda page: (page - 1) * 100 < len(released.rows), itertools.count(1)
     )
   ]
   ids = [row['id'] for page in pages for row in page['rows']]
   assert ids == list(range(len(released.rows)))
-  beyond = content.listing(released, Query(page=10**6))
+  beyond = page_json.listing(released, Query(page=10**6))
   assert beyond['rows'] == [] and beyond['total'] == len(released.rows)
 
 
 def test_statistics_count_the_images_that_fit(catalogue):
   wnid = catalogue.labels.wnids[catalogue.rows.label[0]]
-  found = content.statistics(catalogue, Query(wnid=wnid))
+  found = page_json.statistics(catalogue, Query(wnid=wnid))
   of_class = [
     catalogue.picture(i).predicted for i in places(catalogue, Query(wnid=wnid))
   ]
@@ -121,7 +121,7 @@ def test_statistics_count_the_images_that_fit(catalogue):
     assert line['images'] == len(shares)
     if shares:
       assert line['median'] == pytest.approx(np.median(shares), abs=1e-4)
-  every = content.statistics(catalogue, Query())
+  every = page_json.statistics(catalogue, Query())
   assert every['counted'] == len(catalogue.rows)
   for line in every['rows']:
     asked = Query(concept=line['concept'])

@@ -1,0 +1,1 @@
+"""AutoAttack against PyTorch's: speed, agreement of verdicts, precision."""

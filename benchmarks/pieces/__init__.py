@@ -1,0 +1,1 @@
+"""Single operations and functions, each against its alternative."""

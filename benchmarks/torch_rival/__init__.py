@@ -1,0 +1,1 @@
+"""The opponent: the reference's networks, losses and steps in PyTorch."""

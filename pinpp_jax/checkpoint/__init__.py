@@ -1,0 +1,8 @@
+"""Saving and restoring a run's state, and whether its files are intact.
+
+Only this package knows Orbax.
+"""
+
+from pinpp_jax.checkpoint.saved import Best, Checkpoints, load_best
+
+__all__ = ['Best', 'Checkpoints', 'load_best']

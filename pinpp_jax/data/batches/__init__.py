@@ -1,0 +1,1 @@
+"""From a source to batches of numpy arrays, made ahead of time with Grain."""

@@ -1,0 +1,69 @@
+"""What a person names: a release, a built data set, a run, a label table."""
+
+import os
+import pathlib
+
+from pinpp_jax.data import labels
+from pinpp_jax.data.labels import LabelTable
+from pinpp_jax.data.read import sources
+from pinpp_jax.data.release.findings import Findings
+from pinpp_jax.data.release.reader import Release
+from pinpp_jax.errors import UserError
+
+
+def is_release(source: str | os.PathLike[str]) -> bool:
+  """Whether a folder has the layout of the release."""
+  return (pathlib.Path(source).expanduser() / 'json').is_dir()
+
+
+def data_set(source: str, data_dir: str = '') -> pathlib.Path:
+  """Returns the folder of a built data set's newest version.
+
+  Args:
+    source: its name, the folder of one version, or the folder above.
+    data_dir: where data sets lie, or empty: see `sources.data_folder`.
+
+  Raises:
+    UserError: nothing is built there.
+  """
+  folder = pathlib.Path(source).expanduser()
+  if folder.is_dir() and list(folder.glob('*/dataset_info.json')):
+    return sources.dataset_folder(folder.resolve().name, str(folder.parent))
+  return sources.dataset_folder(source, data_dir)
+
+
+def label_table(source: str, data_dir: str = '') -> LabelTable:
+  """Returns the label table of whatever is named.
+
+  Args:
+    source: a labels.json; the folder of a run; a built data set, see
+      `data_set`; or a release folder, of which broken entries are passed over.
+    data_dir: where data sets lie.
+
+  Raises:
+    UserError: nothing with a label table is there.
+  """
+  path = pathlib.Path(source).expanduser()
+  if path.is_file():
+    return LabelTable.load(path)
+  if (path / 'labels.json').is_file():
+    return LabelTable.load(path / 'labels.json')
+  if is_release(path):
+    return labels.from_classes(Release(path, Findings(skip_bad=True)))
+  try:
+    folder = data_set(source, data_dir)
+  except UserError as error:
+    if not path.is_dir():
+      if '/' not in source:
+        raise
+      raise UserError(f'{path} does not exist.') from error
+    raise UserError(
+      f'{path} has no label table: it is neither a data set or a run (there is '
+      'no labels.json) nor a release (there is no json/).'
+    ) from error
+  if not (folder / 'labels.json').is_file():
+    raise UserError(
+      f'{folder} has no labels.json: its build did not finish. Delete the '
+      'folder and build it again.'
+    )
+  return LabelTable.load(folder / 'labels.json')

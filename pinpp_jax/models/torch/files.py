@@ -1,0 +1,153 @@
+"""Reads and writes files of torch weights: safetensors, and torch's own.
+
+PyTorch itself is needed only to read `.pth`, `.pt` and `.tar`, and then only
+its weights-only reader runs: no pickled code is ever executed.
+"""
+
+import argparse
+from collections.abc import Mapping
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+import pickle
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from pinpp_jax.errors import UserError
+from pinpp_jax.models import resnet
+from pinpp_jax.models.torch import exporter
+
+
+def read_file(
+  path: str | os.PathLike[str], key: str | None = None
+) -> dict[str, np.ndarray]:
+  """Returns the tensors of a file by name.
+
+  Args:
+    path: A `.safetensors`, `.pth`, `.pt` or `.tar` file.
+    key: Which state dict of a checkpoint that holds several, for instance
+      'state_dict_ema'. Not needed if there is one.
+
+  Raises:
+    UserError: If the file is absent, of another kind or damaged, if PyTorch is
+      needed and missing, or if `key` does not choose one state dict.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise UserError(f'{path}: no such file of weights.')
+  if path.suffix == '.safetensors':
+    try:
+      found: Any = safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+      raise UserError(f'{path} is not a safetensors file: {error}.') from error
+  elif path.suffix in ('.pth', '.pt', '.tar'):
+    found = _read_torch(path)
+  else:
+    raise UserError(
+      f'{path}: weights are read from .safetensors, .pth, .pt or .tar.'
+    )
+  return _choose(found, key, path)
+
+
+def _read_torch(path: pathlib.Path) -> Any:
+  """Returns what a torch file holds, tensors as numpy arrays."""
+  try:
+    torch = importlib.import_module('torch')
+  except ImportError as error:
+    raise UserError(
+      f'Reading {path} needs PyTorch: pip install "pinpp_jax[torch]".'
+    ) from error
+  # timm and the official code store their flags in checkpoints, as a plain
+  # namespace of strings and numbers.
+  with torch.serialization.safe_globals([argparse.Namespace]):
+    try:
+      found = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+      reason = str(error).splitlines()[0]
+      raise UserError(
+        f'{path} cannot be read by the weights-only reader of PyTorch, the'
+        f' only one used: {reason}'
+      ) from error
+
+  def convert(value: Any) -> Any:
+    if isinstance(value, Mapping):
+      return {str(k): convert(v) for k, v in value.items()}
+    if isinstance(value, torch.Tensor):
+      wide = value.float() if value.dtype == torch.bfloat16 else value
+      return wide.detach().numpy()
+    return value
+
+  return convert(found)
+
+
+def _choose(
+  found: Any, key: str | None, path: pathlib.Path
+) -> dict[str, np.ndarray]:
+  """Returns the state dict in `found`: itself, its `key`, its only one."""
+  choices = {
+    name: value
+    for name, value in (found.items() if isinstance(found, Mapping) else ())
+    if _is_state_dict(value)
+  }
+  if key is not None:
+    if key not in choices:
+      raise UserError(f'{path} has no state dict {key!r}; {_say(choices)}')
+    return choices[key]
+  if _is_state_dict(found):
+    return dict(found)
+  if len(choices) != 1:
+    raise UserError(f'{path}: choose a state dict by its key; {_say(choices)}')
+  return next(iter(choices.values()))
+
+
+def _say(choices: Mapping[str, Any]) -> str:
+  return f'it has {sorted(choices)}.' if choices else 'it has none.'
+
+
+def _is_state_dict(value: Any) -> bool:
+  return (
+    isinstance(value, Mapping)
+    and bool(value)
+    and all(isinstance(item, np.ndarray) for item in value.values())
+  )
+
+
+def write_file(
+  path: str | os.PathLike[str],
+  model: resnet.Network,
+  variables: Mapping[str, Any],
+) -> None:
+  """Writes variables as safetensors under torch names, and a config.json.
+
+  Args:
+    path: Of the `.safetensors` file; its folder is made, and gets the
+      config.json: 'model' (the class) and its fields.
+    model: Network that the variables belong to.
+    variables: {'params': ..., 'batch_stats': ...}.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  fields = {
+    field.name: getattr(model, field.name)
+    for field in dataclasses.fields(model)
+    if field.name not in ('parent', 'name')
+  }
+  config = {'model': type(model).__name__, **fields}
+  data = safetensors.numpy.save(
+    exporter.tensors(model, variables), metadata={'format': 'pt'}
+  )
+  _write(path, data)
+  text = json.dumps(config, indent=2) + '\n'
+  _write(path.parent / 'config.json', text.encode())
+
+
+def _write(path: pathlib.Path, data: bytes) -> None:
+  """Writes a file so that it is either whole or not there."""
+  partial = path.with_name(path.name + '.partial')
+  partial.write_bytes(data)
+  partial.replace(path)
