@@ -22,15 +22,13 @@ from typing import Any
 import tensorflow_datasets as tfds
 import tqdm
 
-from pinpp_jax.data import (features)
-from pinpp_jax.data.build import beam_map
+from pinpp_jax.data import features
+from pinpp_jax.data.build import beam_map, prepare, shards
+from pinpp_jax.data.build.prepare import Prepared
 from pinpp_jax.data.imagenet import layouts
 from pinpp_jax.data.mini import drawn_release
-from pinpp_jax.data.build import prepare
-from pinpp_jax.data.build import shards
 from pinpp_jax.data.release import splits
 from pinpp_jax.data.release.findings import Findings
-from pinpp_jax.data.build.prepare import Prepared
 from pinpp_jax.data.release.reader import Release
 from pinpp_jax.errors import UserError
 

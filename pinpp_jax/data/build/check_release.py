@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pinpp_jax.data.imagenet import layouts
 from pinpp_jax.data import masks
-from pinpp_jax.data.release import painting
-from pinpp_jax.data.release import nesting
-from pinpp_jax.data.release import splits
-from pinpp_jax.data.release.findings import Findings, Place, Refused
+from pinpp_jax.data.imagenet import layouts
 from pinpp_jax.data.imagenet.layouts import ImageNetCopy
 from pinpp_jax.data.labels import LabelTable
-from pinpp_jax.data.release.records import ClassRecord, ImageRecord
+from pinpp_jax.data.release import nesting, painting, splits
+from pinpp_jax.data.release.findings import Findings, Place, Refused
 from pinpp_jax.data.release.reader import Release
+from pinpp_jax.data.release.records import ClassRecord, ImageRecord
 from pinpp_jax.errors import UserError
 
 # What the release announces for the complete data set (its README and paper).

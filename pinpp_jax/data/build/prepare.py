@@ -12,15 +12,15 @@ import json
 import pathlib
 from typing import Any, BinaryIO
 
-from pinpp_jax.data import (labels)
+from pinpp_jax.data import labels
 from pinpp_jax.data.build import check_release
-from pinpp_jax.data.release import splits
 from pinpp_jax.data.build.check_release import Examined
-from pinpp_jax.data.release.findings import Findings
 from pinpp_jax.data.imagenet.layouts import ImageNetCopy
 from pinpp_jax.data.labels import LabelTable, Part
-from pinpp_jax.data.release.records import Annotation, ImageRecord
+from pinpp_jax.data.release import splits
+from pinpp_jax.data.release.findings import Findings
 from pinpp_jax.data.release.reader import Release
+from pinpp_jax.data.release.records import Annotation, ImageRecord
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
