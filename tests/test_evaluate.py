@@ -263,7 +263,7 @@ class TestMistakes:
 
   def test_another_list(self, mini_data, listed, tmp_path):
     config = on_list(mini_data, **{'data.list.hash': '0' * 64})
-    with pytest.raises(UserError, match='it is another list'):
+    with pytest.raises(UserError, match='it is a different list'):
       run(config, tmp_path)
 
   def test_no_data_set(self, mini_data, tmp_path):

@@ -346,7 +346,10 @@ class TestMistakes:
     [
       ({'source.name': 'flickr'}, "'flickr' is not one of .'imagenet', 'im"),
       ({'source.path': 'nowhere'}, 'nowhere: no ImageNet copy found'),
-      ({'source.name': 'imagenet2012', 'source.path': ''}, 'No imagenet2012'),
+      (
+        {'source.name': 'imagenet2012', 'source.path': ''},
+        'imagenet2012 was not found',
+      ),
       ({'source.wnids': ('n1',)}, 'n1 is not one of the 12 classes'),
       ({'truth': 'nowhere'}, 'nowhere is no folder of masks'),
     ],

@@ -64,8 +64,8 @@ def test_a_table_without_category_ids_is_refused(mini):
 
 
 def test_a_set_named_twice_and_an_unknown_split_are_refused(mini, mini_data):
-  with pytest.raises(UserError, match='is both in'):
+  with pytest.raises(UserError, match='is in both'):
     DataSet(['pinpp_mini', 'pinpp_mini'], str(mini_data))
-  with pytest.raises(UserError, match="'val' is none of the splits train"):
+  with pytest.raises(UserError, match="no split 'val'; the splits are train"):
     mini.images(['val'])
   assert list(mini.images(['test', 'train'])) == ['train', 'test']

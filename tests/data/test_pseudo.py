@@ -188,7 +188,7 @@ class TestMistakes:
     self.refuse(copy, '00001-of-00003 has 5 records.*says 4')
     info['splits'][0]['shardLengths'] = ['4', '4']
     path.write_text(json.dumps(info))
-    self.refuse(copy, 'has 2 shards, its manifest.json names 3')
+    self.refuse(copy, 'has 2 shards, but its manifest.json lists 3')
 
   @pytest.mark.parametrize('content', [None, b'', b'{"shards": '])
   def test_no_manifest(self, copy, content):

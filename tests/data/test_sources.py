@@ -285,7 +285,7 @@ class TestTfdsImageNet:
       UserError, match='tfds build imagenet2012 --file_format'
     ):
       self.source(tmp_path)
-    with pytest.raises(UserError, match='No imagenet2012 at elsewhere'):
+    with pytest.raises(UserError, match='was not found at elsewhere'):
       self.source(tmp_path, path='elsewhere')
 
   def test_other_files_than_array_record(self, root, tmp_path):
@@ -317,11 +317,11 @@ class TestConcatenated:
 
   def test_refuses_what_does_not_fit(self, data_dir):
     one = pinpp(data_dir, 'test')
-    with pytest.raises(UserError, match='no source'):
+    with pytest.raises(UserError, match='no data source'):
       data.Concatenated([])
     with pytest.raises(UserError, match='2 repeats for 1'):
       data.Concatenated([one], repeats=[1, 2])
-    with pytest.raises(UserError, match='below 1'):
+    with pytest.raises(UserError, match='at least 1'):
       data.Concatenated([one], repeats=[0])
 
 

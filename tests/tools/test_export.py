@@ -30,8 +30,8 @@ def test_every_format_can_be_asked_for(mini_data, tmp_path, capsys):
 
 def test_mistakes_end_in_one_line(mini_data, tmp_path, capsys):
   mistakes = {
-    'no_such_set': "No data set 'no_such_set'",
-    'pinpp_mini --splits=val': "'val' is none of the splits",
+    'no_such_set': "Data set 'no_such_set' was not found",
+    'pinpp_mini --splits=val': "no split 'val'",
     'pinpp_mini pinpp_mini': 'is both in',
   }
   for words, message in mistakes.items():

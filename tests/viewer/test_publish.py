@@ -70,7 +70,7 @@ def test_the_tool_publishes_what_an_address_selects(
 @pytest.mark.parametrize(
   ('words', 'message'),
   [
-    (['nowhere'], 'No data set'),
+    (['nowhere'], 'Data set'),
     (['pinpp_mini', '--select=color=red', '--output=x'], 'no filter'),
     (['pinpp_mini', '--select=nonsense', '--output=x'], 'no filter'),
     (['pinpp_mini', '--select=class=n0', '--output=x'], 'n0'),

@@ -1,8 +1,8 @@
-"""Images of built data sets with their regions, as drawn and as painted.
+"""Images of built data sets with their part regions and painted masks.
 
-What is made of a data set afterwards (exports, concepts) reads it here: several
-sets with one label table appear as one, and a mask that a network drew appears
-as one region per part.
+Exports and `pinpp concepts` read data sets through this module. Several sets
+with the same label table are read as one, and a mask predicted by a network
+gives one region per part.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,8 +34,8 @@ class AnnotatedImage:
 
   `image` is the encoded file, `label` the class index, `source` is 'human',
   'pseudo' or 'none'. `mask` is the painted part mask, uint8 (height, width) of
-  local indices. `regions` are the annotations as they were drawn, which may
-  overlap; of a 'pseudo' image they are the parts of its mask, one each.
+  local indices. `regions` are the annotations as drawn, which may overlap; a
+  'pseudo' image has one region for each part of its mask.
   """
 
   file_name: str
@@ -47,7 +47,7 @@ class AnnotatedImage:
   regions: tuple[Annotation, ...]
 
 
-# Passes images on and shows how far they are: (images, how many, their split).
+# Wraps the images to show progress, as tqdm does: (images, number, split).
 Progress = Callable[
   [Iterable[AnnotatedImage], int, str], Iterable[AnnotatedImage]
 ]
@@ -70,11 +70,11 @@ class Images:
 
 
 class DataSet:
-  """Built data sets seen as one.
+  """Several built data sets, read as one.
 
-  Args: `names` of the sets, or their folders, see `locate.data_set`, and
-  `data_dir`, where built data sets lie. `labels` is the table that all share,
-  `splits` are the names of their splits, 'train' first.
+  Args: `names` of the sets, or their folders (see `open_any.data_set`), and
+  `data_dir`, the folder of built data sets. `labels` is the table that all
+  share, `splits` are the names of their splits, 'train' first.
 
   Raises:
     UserError: a set is missing, two number their parts differently, or an image
@@ -92,7 +92,7 @@ class DataSet:
         table = table or source.labels
         found.setdefault(split, []).append(source)
     if table is None:
-      raise UserError(f'{", ".join(map(str, folders))}: there is no split.')
+      raise UserError(f'{", ".join(map(str, folders))}: no split was found.')
     self.labels = table
     self.splits = tuple(sorted(found, key=lambda name: (name != 'train', name)))
     self._sources = found
@@ -108,7 +108,8 @@ class DataSet:
     wanted = set(splits) or set(self.splits)
     if unknown := sorted(wanted - set(self.splits)):
       raise UserError(
-        f'{unknown[0]!r} is none of the splits {", ".join(self.splits)}.'
+        f'There is no split {unknown[0]!r}; the splits are '
+        f'{", ".join(self.splits)}.'
       )
     more = {'progress': progress} if progress else {}
     return {
@@ -137,8 +138,8 @@ def _check_distinct(folders: Sequence[str]) -> None:
     for image in sources.file_names(folder):
       if image in seen:
         raise UserError(
-          f'{image} is both in {seen[image]} and in {folder}. Name sets that '
-          'share no image.'
+          f'{image} is in both {seen[image]} and {folder}. Name data sets that '
+          'have no image in common.'
         )
       seen[image] = folder
 
@@ -147,8 +148,8 @@ def read(source: Recorded, index: int) -> AnnotatedImage:
   """Returns the image at an index.
 
   Raises:
-    UserError: the record is damaged, or the label table does not say which of
-      its annotations is which part.
+    UserError: the record is damaged, or the label table has no part for the
+      category_id of an annotation.
   """
   example = source[index]
   record = labels.class_record(source.labels, example['wnid'])
@@ -183,18 +184,18 @@ def regions(
   """Returns the stored COCO entries of an image as regions of its parts.
 
   Raises:
-    UserError: the class does not say which category is which part.
+    UserError: the label table has no part for a category_id.
   """
-  ignore = lambda *_: None  # All was said when the data set was built.
+  ignore = lambda *_: None  # The build has already reported its findings.
   local = {number: i for i, number in enumerate(record.category_ids, 1)}
   found = []
   for position, entry in enumerate(entries, 1):
     part = local.get(int(entry['category_id']))
     if part is None:
       raise UserError(
-        f'the label table does not say which part of {record.wnid} '
-        f'category_id {entry["category_id"]} is: the data set was built by an '
-        'older version. Build it again, with --overwrite.'
+        f'the label table has no part of {record.wnid} with category_id '
+        f'{entry["category_id"]}: the data set was built by an older version. '
+        'Build it again, with --overwrite.'
       )
     polygons, rle = coco_masks.read(
       entry['segmentation'],
@@ -216,7 +217,7 @@ def regions(
 
 
 def of_mask(mask: np.ndarray) -> tuple[Annotation, ...]:
-  """Returns one region for every part that a mask shows: uint8 (H, W)."""
+  """Returns one region for each part of a mask, uint8 (H, W)."""
   return tuple(
     Annotation(
       id=int(part),
@@ -241,9 +242,9 @@ def runs(pixels: np.ndarray) -> Rle:
 def repaint(
   found: Sequence[Annotation], record: ClassRecord, height: int, width: int
 ) -> np.ndarray:
-  """Returns the part mask of regions, painted with their class's containments.
+  """Returns the part mask of regions, painted by their class's containment.
 
-  uint8 (height, width) of local indices.
+  The mask is uint8 (height, width) of local indices.
   """
   image = ImageRecord(
     id=0, file_name='', width=width, height=height, annotations=tuple(found)

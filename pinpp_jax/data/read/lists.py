@@ -1,9 +1,9 @@
-"""Lists of ImageNet validation images, and a source of what they name.
+"""Lists of ImageNet validation images, and a source of their images.
 
-Published robust accuracies are of lists: RobustBench's 5,000 images, the 10,000
-of PartImageNet++. A list is a text file of lines
-'<wnid>/ILSVRC2012_val_<number>.JPEG'; the files are theirs to give, none comes
-with this package.
+Published robust accuracies are measured on such lists: the 5,000 images of
+RobustBench, the 10,000 of PartImageNet++. A list is a text file with lines
+'<wnid>/ILSVRC2012_val_<number>.JPEG'. Their authors distribute the files; this
+package contains none.
 """
 
 import collections
@@ -31,13 +31,13 @@ _CLASSES = 1000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
-  """What is known of a published list, ImageNet's 1,000 classes aside.
+  """Facts about a published list over the 1,000 classes of ImageNet.
 
   Attributes:
-    file: What its authors call it.
-    images: How many it names.
-    absent: Classes of which it names none.
-    per_class: How many it names of each other class; None if that differs.
+    file: The authors' name of the file.
+    images: Number of images.
+    absent: Classes without an image in the list.
+    per_class: Number of images of each other class; None if it varies.
   """
 
   file: str
@@ -62,11 +62,11 @@ PUBLISHED: Mapping[str, Published] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageList:
-  """A list that was read, in the order of its file.
+  """An image list, in the order of its file.
 
   Attributes:
-    name: One of `PUBLISHED`, or the user's.
-    path: Its file.
+    name: One of `PUBLISHED`, or a name chosen by the user.
+    path: The file.
     names: '<wnid>/<file>' of each image.
   """
 
@@ -76,13 +76,13 @@ class ImageList:
 
   @functools.cached_property
   def hash(self) -> str:
-    """What `LC_ALL=C sort FILE | sha256sum` says of it."""
+    """SHA-256 of the sorted lines, as by `LC_ALL=C sort FILE | sha256sum`."""
     text = ''.join(f'{name}\n' for name in sorted(self.names))
     return hashlib.sha256(text.encode()).hexdigest()
 
   @functools.cached_property
   def counts(self) -> Mapping[str, int]:
-    """How many images of each wnid it names."""
+    """The number of images of each wnid."""
     return collections.Counter(name.partition('/')[0] for name in self.names)
 
 
@@ -93,16 +93,19 @@ def read(
 
   Args:
     path: Of the file.
-    name: What results call it. One of `PUBLISHED` must be that list, as far as
-      it is known.
-    list_hash: If given, the hash it must have.
+    name: The list's name in results. If it is one of `PUBLISHED`, the file must
+      agree with the facts given there.
+    list_hash: If given, the hash the list must have.
 
   Raises:
-    UserError: If there is no such file, a line is no image, an image appears
-      twice, or it is another list than its name or the hash says.
+    UserError: The file is missing, a line is not an image name, an image
+      appears twice, or the list does not match its name or hash.
   """
   if not _NAME.fullmatch(name):
-    raise UserError(f'list.name={name!r} is no name of letters and digits.')
+    raise UserError(
+      f'list.name={name!r} must start with a letter or digit and contain only'
+      ' letters, digits, ".", "_" and "-".'
+    )
   path = pathlib.Path(path)
   official = name in PUBLISHED
   names = _names(path, _OFFICIAL if official else _LINE)
@@ -110,13 +113,13 @@ def read(
   images = ImageList(name=name, path=path, names=names)
   if official and len(names) != PUBLISHED[name].images:
     raise UserError(
-      f'{path} has {len(names)} lines, {name} {PUBLISHED[name].images}: it is'
-      ' another list, or was cut short.'
+      f'{path} has {len(names)} lines, but {name} has'
+      f' {PUBLISHED[name].images}: it is a different list, or was cut short.'
     )
   if list_hash and list_hash != images.hash:
     raise UserError(
-      f'{path} has the hash {images.hash!r}, not {list_hash!r}: it is another'
-      ' list.'
+      f'{path} has the hash {images.hash!r}, not {list_hash!r}: it is a'
+      ' different list.'
     )
   return images
 
@@ -135,7 +138,7 @@ def _names(path: pathlib.Path, form: re.Pattern[str]) -> tuple[str, ...]:
     )
   names = tuple(line for line in lines if line)
   if not names:
-    raise UserError(f'{path} names no image.')
+    raise UserError(f'{path} is empty: it must name one image per line.')
   return names
 
 
@@ -147,70 +150,70 @@ def _text(path: pathlib.Path) -> str:
       f'{name} is {list_.file}' for name, list_ in PUBLISHED.items()
     )
     raise UserError(
-      f'{path} cannot be read as a text file ({error}). Lists come from their'
+      f'{path} cannot be read as a text file ({error}). Get the list from its'
       f' authors: {known}.'
     ) from error
 
 
 def _check_unique(names: Sequence[str], path: pathlib.Path) -> None:
-  # The file alone: it belongs to one class, so two lines with it are two
-  # opinions about one image.
+  # Without the class: an image has one class, so the same file under two
+  # classes is a duplicate, too.
   counts = collections.Counter(name.partition('/')[2] for name in names)
   twice = [file for file, count in counts.items() if count > 1]
   if twice:
     raise UserError(
-      f'{path} names {len(twice)} images more than once: {_some(twice)}.'
+      f'{path} lists {len(twice)} images more than once: {_some(twice)}.'
     )
 
 
 def check(images: ImageList, labels: LabelTable) -> None:
-  """Compares a list with the classes by which its images are numbered.
+  """Checks that a list fits a label table.
 
   Raises:
-    UserError: If an image is of another class, or the list is not what was
-      published under its name.
+    UserError: If the class of an image is not in the table, or the list is not
+      the one published under its name.
   """
   known = set(labels.wnids)
   strange = [name for name in images.names if name.split('/')[0] not in known]
   if strange:
     raise UserError(
-      f'{images.path} names {len(strange)} images of none of the'
-      f' {labels.num_classes} classes: {_some(strange)}.'
+      f'{images.path} lists {len(strange)} images whose class is not one of the'
+      f' {labels.num_classes} classes of the label table: {_some(strange)}.'
     )
   if images.name not in PUBLISHED:
     return
   published = PUBLISHED[images.name]
   if labels.num_classes != _CLASSES:
     raise UserError(
-      f'{images.name} is a list of the {_CLASSES} classes of ImageNet-1K, and'
-      f' there are {labels.num_classes}: their order would number them wrongly.'
-      ' Give a table or text of all wnids as data.labels.'
+      f'{images.name} covers the {_CLASSES} classes of ImageNet-1K, but the'
+      f' label table has {labels.num_classes}, so class indices would be wrong.'
+      ' Set data.labels to a label table or a text file of all wnids.'
     )
   missing = sorted(known - set(images.counts))
   if missing != sorted(published.absent):
     raise UserError(
-      f'{images.path} names no image of {len(missing)} classes'
-      f' ({_some(missing)}), {images.name} of {len(published.absent)}: it is'
-      ' another list.'
+      f'{images.path} has no image of {len(missing)} classes'
+      f' ({_some(missing)}), but {images.name} lacks'
+      f' {len(published.absent)}: it is a different list.'
     )
   count = published.per_class
   wrong = [w for w, n in images.counts.items() if count and n != count]
   if wrong:
     raise UserError(
-      f'{images.path} does not name {count} images of {len(wrong)} classes'
-      f' ({_some(wrong)}), as {images.name} does: it is another list.'
+      f'{images.path}: {len(wrong)} classes ({_some(wrong)}) do not have'
+      f' {count} images each, as in {images.name}: it is a different list.'
     )
 
 
 def class_table(path: pathlib.Path) -> LabelTable:
   """Returns the classes of a label table (`labels.json`), or of a text file.
 
-  The text has one class a line: its wnid, then perhaps its name, as in
-  ImageNet's LOC_synset_mapping.txt. Whatever their order there, classes are
-  numbered in the order of their wnids.
+  A text file has one class per line, its wnid and optionally its name, as in
+  ImageNet's LOC_synset_mapping.txt. Classes are numbered in the order of their
+  wnids, whatever the order of the lines.
 
   Raises:
-    UserError: If it cannot be read, or a line is no class or is repeated.
+    UserError: If it cannot be read, a line has no wnid, or a class is repeated.
   """
   if path.suffix == '.json':
     return LabelTable.load(path)
@@ -218,8 +221,8 @@ def class_table(path: pathlib.Path) -> LabelTable:
     lines = path.read_text(encoding='utf-8-sig').splitlines()
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(
-      f'{path} cannot be read as a list of classes ({error}). Give a'
-      ' labels.json or a text file with one wnid a line.'
+      f'{path} cannot be read as a list of classes ({error}). Name a'
+      ' labels.json or a text file with one wnid per line.'
     ) from error
   words = [line.split(maxsplit=1) for line in lines if line.strip()]
   wnids = [word[0] for word in words]
@@ -235,10 +238,10 @@ def class_table(path: pathlib.Path) -> LabelTable:
 
 
 class Listed:
-  """The images of a list, with a class and without parts, already cut.
+  """The cropped images of a list, with a class and without parts.
 
-  An example's image is an uncompressed file (PPM) of the crop, so that whoever
-  decodes it has the pixels that Pillow cut once.
+  An example's image is the crop as an uncompressed file (PPM), so that decoding
+  it gives exactly the stored pixels.
 
   Args: `images`, their `crops`, and the `labels` that number their classes.
 
@@ -253,7 +256,7 @@ class Listed:
 
   @property
   def about(self) -> dict[str, Any]:
-    """What a result must say of these images, for JSON."""
+    """The description of these images in a result's JSON."""
     return {
       'folder': str(self._crops.path.parent),
       'split_hash': self._images.hash,

@@ -1,4 +1,4 @@
-"""What a person names: a release, a built data set, a run, a label table."""
+"""Opens what a user names: a release, built data set, run or label table."""
 
 import os
 import pathlib
@@ -20,11 +20,12 @@ def data_set(source: str, data_dir: str = '') -> pathlib.Path:
   """Returns the folder of a built data set's newest version.
 
   Args:
-    source: its name, the folder of one version, or the folder above.
-    data_dir: where data sets lie, or empty: see `sources.data_folder`.
+    source: its name, the folder of one version, or the folder above it.
+    data_dir: the folder of built data sets; if empty, see
+      `sources.data_folder`.
 
   Raises:
-    UserError: nothing is built there.
+    UserError: no built data set is there.
   """
   folder = pathlib.Path(source).expanduser()
   if folder.is_dir() and list(folder.glob('*/dataset_info.json')):
@@ -33,15 +34,15 @@ def data_set(source: str, data_dir: str = '') -> pathlib.Path:
 
 
 def label_table(source: str, data_dir: str = '') -> LabelTable:
-  """Returns the label table of whatever is named.
+  """Returns the label table of a file, run, data set or release.
 
   Args:
     source: a labels.json; the folder of a run; a built data set, see
-      `data_set`; or a release folder, of which broken entries are passed over.
-    data_dir: where data sets lie.
+      `data_set`; or a release folder, whose broken entries are skipped.
+    data_dir: the folder of built data sets.
 
   Raises:
-    UserError: nothing with a label table is there.
+    UserError: no label table was found.
   """
   path = pathlib.Path(source).expanduser()
   if path.is_file():

@@ -1,15 +1,16 @@
 """Pseudo labels on disk: the data set `pinpp_pseudo`.
 
-Its records are those of `pinpp`, with a mask that a network drew (`source` is
-'pseudo') and with how sure the network was. Beside the shards lie `labels.json`
-and `manifest.json`: who drew the masks, of what, how, which images were left
-out and why, and each shard's records, bytes and SHA-256.
+Its records have the features of `pinpp`, with a predicted mask (`source` is
+'pseudo') and the network's confidence. Beside the shards are `labels.json` and
+`manifest.json`: the network that predicted the masks, its images and settings,
+which images were left out and why, and each shard's number of records, bytes
+and SHA-256.
 
-A set is made in `<folder>.partial` and takes its name at the end, so that half
-of one can never be opened. Every shard is written under another name and moved
-to its place; the note on it in `progress/` follows. What has a note is
-finished. So a run that is killed at any time loses the shard it was at, and
-nothing in a finished set tells how often that happened.
+A set is written to `<folder>.partial` and renamed at the end, so that an
+unfinished one can never be opened. Every shard is written under a temporary
+name and renamed; then its note is written to `progress/`. A shard with a note
+is finished. A run that is killed therefore loses at most the shard it was
+writing, and the finished set is the same whether or not that happened.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -49,7 +50,7 @@ DESCRIPTION = (
 
 
 class Pseudo(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Reads `pinpp_pseudo`; cannot build it, since a network makes it."""
+  """Reads `pinpp_pseudo`; it cannot build it: that takes a trained network."""
 
   name = NAME
   VERSION = tfds.core.Version(RELEASE)
@@ -79,7 +80,7 @@ class Pseudo(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def record_features(
   labels: LabelTable | None = None,
 ) -> tfds.features.FeaturesDict:
-  """Returns the features of a record; without a table classes are unnamed."""
+  """Returns the features of a record; classes are unnamed without a table."""
   wnids = list(labels.wnids) if labels else None
   return tfds.features.FeaturesDict(
     features.of_record(tfds.features.ClassLabel(names=wnids))
@@ -92,7 +93,7 @@ def record_features(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Note:
-  """What is known of a finished shard.
+  """The note on a finished shard.
 
   Attributes:
     name: File name.
@@ -101,7 +102,7 @@ class Note:
     payload: Bytes of its records alone.
     sha256: Of the file.
     images: File names, in the order of the records.
-    skipped: (file name, reason) of images of its block without a record.
+    skipped: (file name, reason) of the shard's images that have no record.
   """
 
   name: str
@@ -115,11 +116,11 @@ class Note:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draft:
-  """A set that is being made.
+  """A set that is being written.
 
   Attributes:
     output: Folder of the finished set, named by its version.
-    labels: Numbers its classes and parts.
+    labels: The label table.
     shards: How many shards it will have.
   """
 
@@ -129,17 +130,17 @@ class Draft:
 
   @property
   def folder(self) -> pathlib.Path:
-    """Where the set lies until it is finished."""
+    """The folder of the set until it is finished."""
     return self.output.with_name(self.output.name + '.partial')
 
   @property
   def finished(self) -> bool:
-    """Whether the set has its name."""
+    """Whether the set is complete and has its final name."""
     return (self.output / MANIFEST).is_file()
 
   @property
   def plan(self) -> dict[str, Any] | None:
-    """What the finished or begun set is made of; None if there is neither."""
+    """The plan of the finished or begun set; None if there is neither."""
     if self.finished:
       manifest = read_manifest(self.output)
       return {k: v for k, v in manifest.items() if k not in _RESULTS}
@@ -147,7 +148,7 @@ class Draft:
     return json.loads(path.read_text()) if path.is_file() else None
 
   def begin(self, plan: Mapping[str, Any]) -> None:
-    """Makes the folder and says what the set is made of.
+    """Makes the folder and writes the plan: what the set is made from.
 
     Raises:
       UserError: If the folder cannot be made.
@@ -188,10 +189,10 @@ class Draft:
     records: Iterable[Mapping[str, Any]],
     skipped: Iterable[tuple[str, str]] = (),
   ) -> Note:
-    """Writes a shard: it is there whole, or not at all.
+    """Writes a shard atomically.
 
     Raises:
-      UserError: If there is no room, or the folder cannot be written.
+      UserError: If the disk is full or the folder cannot be written.
     """
     target = self.folder / self.name(shard)
     temporary = self.folder / f'.{target.name}.tmp'
@@ -218,13 +219,13 @@ class Draft:
     return note
 
   def publish(self, skipped: Iterable[tuple[str, str]] = ()) -> None:
-    """Completes the set and gives it its name; all shards must be there.
+    """Completes the set and renames it; all shards must be finished.
 
     Args:
-      skipped: (file name, reason) of images that are in no shard's block.
+      skipped: (file name, reason) of left-out images that no note names.
 
     Raises:
-      UserError: If there is no room.
+      UserError: If the disk is full.
     """
     notes = [note for i in range(self.shards) if (note := self.note(i))]
     if len(notes) != self.shards:
@@ -246,7 +247,7 @@ class Draft:
     self.tidy()
 
   def tidy(self) -> None:
-    """Removes what only the making needed from a finished set."""
+    """Removes the progress notes from a finished set."""
     shutil.rmtree(self.output / PROGRESS, ignore_errors=True)
 
   def _note_path(self, shard: int) -> pathlib.Path:
@@ -264,42 +265,43 @@ class Draft:
     )
 
   def _remove_all_but(self, names: Collection[str]) -> None:
-    """Removes what killed runs have left."""
+    """Removes the files that killed runs have left."""
     for path in self.folder.iterdir():
       if path.name not in names:
         path.unlink()
 
   @contextlib.contextmanager
   def _room(self, what: str) -> Iterator[None]:
-    """Turns a full disk and the like into a UserError."""
+    """Turns write errors, such as a full disk, into a UserError."""
     try:
       yield
-    except (OSError, RuntimeError) as error:  # ArrayRecord's own is the latter.
+    except (OSError, RuntimeError) as error:  # ArrayRecord raises the latter.
       raise UserError(
         f'{self.folder}: {what} could not be written ({_first_line(error)}).'
-        ' Make room and give the same command again; what is finished is kept.'
+        ' Free some disk space and run the same command again; finished shards'
+        ' are kept.'
       ) from error
 
 
-# Of the manifest: what the plan did not say.
+# Keys of the manifest that are not in the plan.
 _RESULTS = ('skipped', 'shards')
-# Of a note: what the manifest does not repeat.
+# Keys of a note that are not in the manifest.
 _INTERNAL = ('payload', 'images', 'skipped')
 
 
 def check(folder: pathlib.Path) -> None:
-  """Compares a finished set with its manifest: files and sizes, not bytes.
+  """Compares a finished set with its manifest: files and sizes, not contents.
 
   Raises:
-    UserError: If the manifest or a shard is missing, or of another size, or
-      has another number of records.
+    UserError: If the manifest or a shard is missing, or a shard has the wrong
+      size or number of records.
   """
   manifest = read_manifest(folder)
   counts = _record_counts(folder)
   again = f'Delete {folder} and make it again: {COMMAND}'
   if len(counts) != len(manifest['shards']):
     raise UserError(
-      f'{folder} has {len(counts)} shards, its {MANIFEST} names'
+      f'{folder} has {len(counts)} shards, but its {MANIFEST} lists'
       f' {len(manifest["shards"])}. {again}'
     )
   for shard, count in zip(manifest['shards'], counts, strict=True):
@@ -310,12 +312,12 @@ def check(folder: pathlib.Path) -> None:
     if size != shard['bytes']:
       raise UserError(
         f'{path} has {size:,} bytes instead of {shard["bytes"]:,}: it was cut'
-        f' or changed. Copy it again, or: {again}'
+        f' short or changed. Copy it again, or: {again}'
       )
     if count != shard['count']:
       raise UserError(
-        f'{path} has {count} records, its {MANIFEST} says {shard["count"]}.'
-        f' {again}'
+        f'{path} has {count} records, but its {MANIFEST} says'
+        f' {shard["count"]}. {again}'
       )
 
 
@@ -336,12 +338,12 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def hash_of(folder: pathlib.Path) -> str:
-  """Returns the SHA-256 of a set's manifest, and so of everything in it."""
+  """Returns the SHA-256 of a set's manifest, which holds its shards' hashes."""
   return _sha256(folder / MANIFEST)
 
 
 def _record_counts(folder: pathlib.Path) -> list[int]:
-  """Returns the records of each shard according to what TFDS reads."""
+  """Returns the number of records of each shard in dataset_info.json."""
   info = json.loads((folder / 'dataset_info.json').read_text())
   return [int(n) for s in info['splits'] for n in s['shardLengths']]
 
@@ -354,12 +356,12 @@ def _serialised(
   serializer = example_serializer.ExampleSerializer(specs)
   for record in records:
     proto = serializer.get_tf_example(shape.encode_example(record))
-    # A map's entries have any order unless they are asked to be sorted.
+    # Without `deterministic` the order of a map's entries may vary.
     yield proto.SerializeToString(deterministic=True)
 
 
 def _write(path: pathlib.Path, records: Iterable[bytes]) -> None:
-  """Writes an ArrayRecord file that survives a loss of power."""
+  """Writes an ArrayRecord file and flushes it to disk."""
   # One record per group: any record can be read without its neighbours.
   writer = ArrayRecordWriter(os.fspath(path), 'group_size:1')
   for record in records:
@@ -375,9 +377,9 @@ def _write_info(
   notes: list[Note],
   template: naming.ShardedFileTemplate,
 ) -> None:
-  """Writes what TFDS needs, `dataset_info.json` last."""
+  """Writes the metadata files of TFDS, `dataset_info.json` last."""
   info = tfds.core.DatasetInfo(
-    # Without a builder: one would put its module's name into the file.
+    # An identity, not a builder: a builder would write its module's name.
     builder=tfds.core.DatasetIdentity(
       name=NAME,
       version=tfds.core.Version(RELEASE),

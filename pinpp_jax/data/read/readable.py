@@ -1,4 +1,4 @@
-"""Which examples of a source can be read, found out before they are needed."""
+"""Finds the unreadable examples of a source before they are needed."""
 
 from concurrent import futures
 
@@ -13,7 +13,7 @@ def readable(source: Source, threads: int) -> tuple[Chosen, list[str]]:
   """Reads and decodes every example once, with its part mask.
 
   Returns:
-    Those that can be read, in order, and what is wrong with each other one.
+    The readable examples, in order, and the error of each unreadable one.
   """
   starts = range(0, len(source), _BLOCK)
   with futures.ThreadPoolExecutor(max(threads, 1)) as pool:

@@ -1,8 +1,8 @@
 """Sources: sequences of encoded examples with random access.
 
-A source has a length, gives an `Example` for an index, knows its label table
-and each example's file name, and opens its files late, so that it can be sent
-to worker processes. Nothing here decodes an image.
+A source has a length, returns the `Example` at an index, knows its label table
+and each example's file name, and opens its files on first use, so that it can
+be pickled for worker processes. Nothing here decodes an image.
 """
 
 import bisect
@@ -46,7 +46,7 @@ class Source(Protocol):
 
   @property
   def labels(self) -> LabelTable:
-    """The numbering of classes and parts."""
+    """The label table: numbers of classes and parts."""
     ...
 
   def __len__(self) -> int: ...
@@ -59,13 +59,13 @@ class Source(Protocol):
 
 
 class Split(Source, Protocol):
-  """A source that an evaluation names, and can say what it was."""
+  """A source for an evaluation, with a description of its images."""
 
   @property
   def about(self) -> dict[str, Any]:
-    """What a result must say of these images, for JSON.
+    """The description of these images in a result's JSON.
 
-    Among it 'folder', and 'split_hash': which images they are, '' if unknown.
+    It has 'folder', and 'split_hash': the hash of the split, '' if unknown.
     """
     ...
 
@@ -73,8 +73,8 @@ class Split(Source, Protocol):
 def data_folder(data_dir: str = '') -> pathlib.Path:
   """Returns the folder of built data sets.
 
-  That is `data_dir`, or if empty TFDS_DATA_DIR, or else ~/tensorflow_datasets,
-  as TFDS has it.
+  That is `data_dir` if given, else the environment variable TFDS_DATA_DIR, else
+  ~/tensorflow_datasets, as in TFDS.
   """
   default = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
   return pathlib.Path(data_dir or default).expanduser()
@@ -84,38 +84,39 @@ def dataset_folder(dataset: str, data_dir: str = '') -> pathlib.Path:
   """Returns the folder of the newest built version of a data set.
 
   Args:
-    dataset: Such as 'pinpp'; or the folder of one version, anything with a
-      slash in it or that holds a dataset_info.json.
-    data_dir: As given to the builder, or empty: see `data_folder`.
+    dataset: A name such as 'pinpp', or the folder of one version: a path with
+      a slash, or a folder that holds a dataset_info.json.
+    data_dir: As given to the builder; if empty, see `data_folder`.
 
   Raises:
-    UserError: If none is built there.
+    UserError: If no built data set is there.
   """
   root = data_folder(data_dir)
   if dataset and (given := _given(dataset)):
     return given
   folder = root / dataset
   versions = [p.parent for p in folder.glob('*/dataset_info.json')]
-  # Shards under construction lie in folders whose names are no versions.
+  # Unfinished builds are in folders whose names are not versions.
   versions = [p for p in versions if p.name.replace('.', '').isdigit()]
   if not versions:
     raise UserError(
-      f'No data set {dataset!r} at {folder}/<version>/dataset_info.json.'
+      f'Data set {dataset!r} was not found: there is no'
+      f' {folder}/<version>/dataset_info.json.'
       f' {_how_to_make(dataset, root)}'
     )
   return max(versions, key=lambda p: [int(n) for n in p.name.split('.')])
 
 
 def _given(dataset: str) -> pathlib.Path | None:
-  """Returns the folder that a data set's name is, None for a mere name."""
+  """Returns the folder if `dataset` is one, None if it is a name."""
   folder = pathlib.Path(dataset).expanduser()
   if (folder / 'dataset_info.json').is_file():
     return folder
   if '/' not in dataset:
     return None
   raise UserError(
-    f'{folder} is no data set: it has no dataset_info.json. Give the folder of'
-    ' a version, such as .../pinpp_pseudo/1.0.0.'
+    f'{folder} is not a data set: it has no dataset_info.json. Name the folder'
+    ' of a version, such as .../pinpp_pseudo/1.0.0.'
   )
 
 
@@ -131,7 +132,7 @@ def _how_to_make(dataset: str, root: pathlib.Path) -> str:
 
 
 def file_names(dataset: str, data_dir: str = '') -> frozenset[str]:
-  """Returns the file names of all images of a data set, of every split."""
+  """Returns the file names of all images in all splits of a data set."""
   folder = dataset_folder(dataset, data_dir)
   if (folder / splits.FILE).is_file():
     return frozenset(itertools.chain(*splits.load(folder).values()))
@@ -143,10 +144,10 @@ def file_names(dataset: str, data_dir: str = '') -> frozenset[str]:
 
 
 class Recorded:
-  """Examples of a data set built by `pinpp_jax.tools.build` or `tfds build`.
+  """Examples of a data set built by `pinpp build` or `tfds build`.
 
-  Pseudo labels are read in the same way; their files are compared with their
-  manifest first.
+  Pseudo labels are read in the same way, after a comparison of their files with
+  their manifest.
 
   Args: `dataset` (its name or folder, see `dataset_folder`), `data_dir`,
   `split` ('train', 'validation', 'test', or a part of one in TFDS's notation
@@ -154,8 +155,9 @@ class Recorded:
   have), `labels` (if given, the table the data set must have).
 
   Raises:
-    UserError: If the data set or the split does not exist, a numbering or a
-      hash is not the expected one, or a shard of pseudo labels is missing.
+    UserError: If the data set or the split does not exist, the label table or
+      the split hash is not the expected one, or a shard of pseudo labels is
+      missing.
   """
 
   def __init__(
@@ -175,7 +177,7 @@ class Recorded:
     if labels is not None and labels.hash != self.labels.hash:
       raise UserError(
         f'{self.folder} numbers its classes and parts differently'
-        f' ({_size(self.labels)}, hash {self.labels.hash[:12]}) from the'
+        f' ({_size(self.labels)}, hash {self.labels.hash[:12]}) from the label'
         f' table in use ({_size(labels)}, hash {labels.hash[:12]}).'
       )
     if split_hash and split_hash != self.split_hash:
@@ -187,14 +189,14 @@ class Recorded:
 
   @functools.cached_property
   def split_hash(self) -> str:
-    """SHA-256 of which image is in which split; '' for a data set without."""
+    """SHA-256 of which image is in which split; '' without a splits.json."""
     if not (self.folder / splits.FILE).is_file():
       return ''
     return splits.hash_of(splits.load(self.folder))
 
   @property
   def about(self) -> dict[str, Any]:
-    """What a result must say of these images, for JSON."""
+    """The description of these images in a result's JSON."""
     return {
       'folder': str(self.folder),
       'split': self._split,
@@ -225,7 +227,7 @@ class Recorded:
     return json.loads(self._record(index)['annotations'])
 
   def confidence(self, index: int) -> tuple[float, np.ndarray]:
-    """Returns how sure the network was: of the image, float32 of its parts.
+    """Returns the network's confidence: of the image, and float32 per part.
 
     Raises:
       KeyError: If the data set is not one of pseudo labels.
@@ -234,7 +236,7 @@ class Recorded:
     return float(record['confidence']), np.asarray(record['part_confidence'])
 
   def _record(self, index: int) -> Mapping[str, Any]:
-    # Python stops iterating a sequence at an IndexError, not at a bad read.
+    # Python ends the iteration over a sequence at an IndexError.
     if not 0 <= index < len(self):
       raise IndexError(index)
     try:
@@ -249,11 +251,11 @@ class Recorded:
 class ImageNet:
   """Images of an ImageNet copy, with a class and without parts.
 
-  Args: `path` of the copy in any usual layout, `split`
-  ('train' or 'validation'), `exclude` and `data_dir`: names of built data sets
-  none of whose images, of any split, appear here; without it images held out
-  for evaluation would come back as training images. `wnids`: only these
-  classes, all if empty.
+  Args: `path` of the copy in any usual layout; `split`, 'train' or
+  'validation'; `exclude`, names of built data sets (in `data_dir`) whose images
+  are left out, those of every split: otherwise images held out for evaluation
+  would come back as training images; `wnids`, the only classes to use, all if
+  empty.
 
   Classes are numbered by `labels`; images of other classes are left out.
 
@@ -283,7 +285,7 @@ class ImageNet:
     ]
     _check_classes({label for _, label in rows}, number, f'{path} ({split})')
     rows = [row for row in rows if row[0] not in hidden]
-    # A million short strings as one array: small, and quick to send to workers.
+    # One array of a million short strings is small and pickles quickly.
     self._names = np.array([name.encode() for name, _ in rows], np.bytes_)
     self._label = np.array([label for _, label in rows], np.int32)
 
@@ -318,10 +320,10 @@ class ImageNet:
 class TfdsImageNet:
   """Images of TFDS's own `imagenet2012`, with a class and without parts.
 
-  The data set holds no list of its images: making this source reads it once
-  from end to end.
+  The data set has no list of its images, so opening this source reads all of
+  its records once.
 
-  Args: `path` of a version's folder (the newest below `data_dir` if empty),
+  Args: `path` of a version's folder (the newest in `data_dir` if empty),
   `split`, `exclude`, `data_dir`, `wnids` and `labels` as in `ImageNet`.
 
   Raises:
@@ -386,11 +388,11 @@ class TfdsImageNet:
 
 @dataclasses.dataclass(frozen=True)
 class Concatenated:
-  """Several sources one after another, seen as one.
+  """Several sources one after another, read as one.
 
   Attributes:
-    sources: Numbered by one label table.
-    repeats: How many times each is passed through in one epoch; once if empty.
+    sources: With the same label table.
+    repeats: How many times an epoch reads each source; once if empty.
   """
 
   sources: Sequence[Source]
@@ -398,20 +400,21 @@ class Concatenated:
 
   def __post_init__(self):
     if not self.sources:
-      raise UserError('There is no source to read from.')
+      raise UserError('There is no data source to read from.')
     if self.repeats and len(self.repeats) != len(self.sources):
       raise UserError(
-        f'{len(self.repeats)} repeats for {len(self.sources)} sources.'
+        f'There are {len(self.repeats)} repeats for {len(self.sources)}'
+        ' sources; each source needs one.'
       )
     if min(self.repeats, default=1) < 1:
-      raise UserError(f'A repeat is below 1: {tuple(self.repeats)}.')
+      raise UserError(f'repeats={tuple(self.repeats)} must all be at least 1.')
     if len({source.labels.hash for source in self.sources}) > 1:
       sizes = [_size(source.labels) for source in self.sources]
       raise UserError(f'The sources have different label tables: {sizes}.')
 
   @property
   def labels(self) -> LabelTable:
-    """The numbering that all sources share."""
+    """The label table of all sources."""
     return self.sources[0].labels
 
   @functools.cached_property
@@ -450,7 +453,7 @@ class Chosen:
 
   @property
   def labels(self) -> LabelTable:
-    """The numbering of the source."""
+    """The label table of the source."""
     return self.source.labels
 
   def __len__(self) -> int:
@@ -465,7 +468,7 @@ class Chosen:
 
 
 def _open(folder: pathlib.Path, split: str) -> Sequence[Mapping[str, Any]]:
-  """Returns the records of a split, images and masks left encoded."""
+  """Returns the records of a split; images and masks stay encoded."""
   builder = tfds.builder_from_directory(folder)
   skip = tfds.decode.SkipDecoding()
   return _split(builder, split, {k: skip for k in ('image', 'part_mask')})
@@ -498,7 +501,7 @@ def _size(labels: LabelTable) -> str:
 
 
 def _numbers(labels: LabelTable, wnids: Collection[str]) -> dict[str, int]:
-  """Returns the class index of each of some wnids, of all if empty."""
+  """Returns the class index of each wnid, of all classes if there are none."""
   chosen = sorted(set(wnids)) or labels.wnids
   return {wnid: labels.class_index(wnid) for wnid in chosen}
 
@@ -513,8 +516,9 @@ def _imagenet2012(path: str, data_dir: str) -> pathlib.Path:
   found = [p for p in found if (p / 'dataset_info.json').is_file()]
   if not found:
     raise UserError(
-      f'No imagenet2012 at {path or root / "imagenet2012/<version>"}. Prepare'
-      ' it: tfds build imagenet2012 --file_format=array_record'
+      f'The TFDS data set imagenet2012 was not found at'
+      f' {path or root / "imagenet2012/<version>"}. Prepare it:'
+      ' tfds build imagenet2012 --file_format=array_record'
       f' --data_dir={root} --manual_dir=DIR (the folder of the ILSVRC tars).'
     )
   return max(found, key=lambda p: p.name)
@@ -523,13 +527,13 @@ def _imagenet2012(path: str, data_dir: str) -> pathlib.Path:
 def _tfds_records(
   folder: pathlib.Path, split: str
 ) -> Sequence[Mapping[str, Any]]:
-  """Returns the records of a split of imagenet2012, images left encoded."""
+  """Returns the records of a split of imagenet2012; images stay encoded."""
   try:
     builder: Any = tfds.builder_from_directory(folder, 'array_record')
   except ValueError as e:
     raise UserError(
-      f'{folder} is not in ArrayRecord files, the only ones that can be read at'
-      f' random. Convert it: tfds convert_format --dataset_version_dir={folder}'
+      f'{folder} is not stored as ArrayRecord, which random access needs.'
+      f' Convert it: tfds convert_format --dataset_version_dir={folder}'
       ' --out_file_format=array_record'
     ) from e
   skip = {'image': tfds.decode.SkipDecoding()}

@@ -1,4 +1,4 @@
-"""Counts and sizes of a part data set: what its paper would tabulate.
+"""Counts and sizes of a part data set, such as the tables of its paper show.
 
 A release and the data set that is built from it give the same numbers.
 """
@@ -25,11 +25,10 @@ Progress = Callable[[Sequence], Iterable]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Image:
-  """What is counted of one image.
+  """The counted areas of one image, as shares of the image.
 
-  `areas` are those of its annotations as they were drawn, `visible` those of
-  the class's parts in the painted mask (entry i is part i + 1); both are shares
-  of the image.
+  `areas` are those of its annotations as drawn, `visible` those of the class's
+  parts in the painted mask (entry i is part i + 1).
   """
 
   wnid: str
@@ -54,8 +53,8 @@ class ClassRow:
 class PartRow:
   """One part.
 
-  `images` is in how many it can be seen, `masks` the number of its annotations,
-  `median_area` its share of those images.
+  `images` is the number of images in which it is visible, `masks` the number of
+  its annotations, `median_area` its median share of those images.
   """
 
   id: int
@@ -99,7 +98,7 @@ class Statistics:
     return result
 
   def totals(self) -> dict[str, int | float]:
-    """Returns the numbers of the whole, by what they are."""
+    """Returns the numbers of the whole data set, by name."""
     parts, count = self.table.parts, max(1, len(self.images))
     covered = [float(image.visible.sum()) for image in self.images]
     return {
@@ -139,7 +138,8 @@ class Statistics:
 
   def part_rows(self) -> list[PartRow]:
     """Returns one row per part, in the order of the table."""
-    # A set of predicted labels has the table of another data set.
+    # A set of pseudo labels has the label table of another data set, whose
+    # counts of annotations are not its own.
     own = sum(part.count for part in self.table.parts) == len(self.areas)
     rows = []
     for part in self.table.parts:
@@ -168,8 +168,8 @@ def of_release(release: Release, progress: Progress = iter) -> Statistics:
   """Returns the numbers of a release; no image is needed.
 
   Args:
-    release: with findings that skip broken entries, if those may be left out.
-    progress: passes the classes on and shows how far they are.
+    release: its `findings` decide whether broken entries are skipped.
+    progress: wraps the classes to show progress, as tqdm does.
   """
   images: list[Image] = []
   parts: list[Part] = []
@@ -197,8 +197,8 @@ def of_data_set(
 
   Args:
     folder: of one version.
-    splits: which of them, as TFDS names them; all if empty.
-    progress: passes the records on and shows how far they are.
+    splits: names of splits, in TFDS's notation; all if empty.
+    progress: wraps the records to show progress, as tqdm does.
   """
   names = splits or sorted(tfds.builder_from_directory(folder).info.splits)
   parts = [sources.Recorded(dataset=folder, split=name) for name in names]
@@ -208,7 +208,7 @@ def of_data_set(
 
 
 def _recorded(source: sources.Recorded, index: int) -> Image:
-  """Returns what is counted of one record."""
+  """Returns the areas in one record."""
   example, table = source[index], source.labels
   count = int(table.part_counts[table.class_index(example['wnid'])])
   if example['part_mask'] is None:
@@ -246,12 +246,12 @@ def load(
   """Returns the numbers of a release folder or of a built data set.
 
   Args:
-    source: as a person names it, see `locate.data_set`.
-    data_dir: where built data sets lie.
-    progress: passes classes or records on and shows how far they are.
+    source: a release folder, or a data set as in `open_any.data_set`.
+    data_dir: the folder of built data sets.
+    progress: wraps classes or records to show progress, as tqdm does.
 
   Raises:
-    UserError: neither is there.
+    UserError: neither was found.
   """
   if open_any.is_release(source):
     return of_release(Release(source, Findings(skip_bad=True)), progress)
