@@ -28,13 +28,13 @@ def run(config: Config, workdir: pathlib.Path) -> bool:
   A folder without `best/` takes the weights of `config.init`, and the network
   too where `config.model.name` is 'from_run'.
 
-  SIGTERM ends the process at once; the same command again goes on where
-  AutoAttack was, and does the rest anew.
+  SIGTERM ends the process at once. The same command resumes AutoAttack where
+  it stopped and repeats the other evaluators.
 
   Returns:
-    True: nothing stops it half-way but an error.
+    True: only an error ends it early.
   """
-  # One of several processes has a handler of JAX's, which only takes a note.
+  # In a run of several processes JAX's handler would only record the signal.
   signal.signal(signal.SIGTERM, signal.SIG_DFL)
   with rundir.locked(workdir):
     rundir.log_to(workdir)
@@ -45,8 +45,8 @@ def run(config: Config, workdir: pathlib.Path) -> bool:
 def finish(config: Config, workdir: pathlib.Path) -> None:
   """Scores the final splits with the best weights.
 
-  Process 0 writes `protocol.json` (which images, how seen), `scores.json`,
-  `samples.npz` and `report.html`.
+  Process 0 writes `protocol.json` (which images, with which preprocessing),
+  `scores.json`, `samples.npz` and `report.html`.
   """
   mesh = sharding.mesh()
   put = functools.partial(sharding.put, mesh=mesh)
@@ -59,8 +59,12 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
     weights = "the run's best averaged (EMA) weights"
   else:
     variables = recipe.initial_variables(config, model, source.labels, mesh)
-    weights = f'the weights of {config.init.path or "no training at all"}'
-  # Not before there are weights: a mistyped path must not claim a folder.
+    weights = (
+      f'the weights of {config.init.path}'
+      if config.init.path
+      else 'untrained weights'
+    )
+  # Only once there are weights: a mistyped path must not claim a folder.
   rundir.claim(workdir, config, source)
   writes = jax.process_index() == 0
   if writes:
@@ -94,7 +98,7 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
 
 
 def spread(source: Source, number: int) -> Chosen:
-  """Returns at most `number` examples, from the whole length of a source."""
+  """Returns at most `number` examples, evenly spaced over a source."""
   number = min(number, len(source))
   return Chosen(source, [i * len(source) // number for i in range(number)])
 
@@ -108,8 +112,8 @@ def evaluators(
 ) -> Evaluators:
   """Returns the evaluators of `config.evals` on one split, by name.
 
-  One that keeps files has `<workdir>/evals/<split>/<name>` for them. Without a
-  `workdir` none are kept: in training, whose weights change.
+  An evaluator that keeps files writes them to `<workdir>/evals/<split>/<name>`.
+  Without a `workdir` it keeps none, as during training, whose weights change.
   """
   sharding.check_batch_size('data.eval_batch_size', config.data.eval_batch_size)
   source = inputs.split_source(config.data, split)
@@ -150,7 +154,11 @@ def scores(
 
 
 def chosen(name: str, found: dict[str, float]) -> float:
-  """Returns the score that decides which weights are kept."""
+  """Returns the score that decides which weights are kept.
+
+  Raises:
+    UserError: If there is no such score.
+  """
   if name not in found:
     raise UserError(f'best={name!r} is not one of the scores {sorted(found)}.')
   return found[name]

@@ -16,8 +16,8 @@ from pinpp_jax.data.labels import LabelTable, class_only
 from pinpp_jax.data.read import balance, lists, pseudo, readable, sources
 from pinpp_jax.errors import UserError
 
-# The validation images of the ImageNet copy, and those of a list: classes
-# without parts.
+# Splits of class labels alone: all validation images of the ImageNet copy, and
+# those of a list.
 IMAGENET_VALIDATION = 'imagenet_validation'
 IMAGENET_LIST = 'imagenet_list'
 
@@ -25,10 +25,9 @@ IMAGENET_LIST = 'imagenet_list'
 def training_source(config: Config) -> sources.Source:
   """Returns all training images: joint supervision.
 
-  First those annotated by people; then, where `config.pseudo` names a set,
-  those with pseudo labels; then, where `config.imagenet` names a copy, its
-  other images, with their class alone. No image of the data set's other splits
-  is among them.
+  First the annotated images; then, if `config.pseudo` names a set, those with
+  pseudo labels; then, if `config.imagenet` names a copy, its other images with
+  their class alone. Images of the data set's other splits are left out.
   """
   annotated: sources.Source = recorded(config, 'train')
   if config.balance:
@@ -42,7 +41,7 @@ def training_source(config: Config) -> sources.Source:
       labels=annotated.labels,
     )
   if config.imagenet:
-    joined['with their class alone'] = sources.ImageNet(
+    joined['with a class label alone'] = sources.ImageNet(
       path=str(_imagenet(config)),
       split='train',
       exclude=[name for name in (config.name, config.pseudo) if name],
@@ -58,7 +57,7 @@ def training_source(config: Config) -> sources.Source:
 
 
 def _readable(source: sources.Source, threads: int) -> sources.Source:
-  """Returns the examples that can be read; names and counts the others."""
+  """Returns the examples that can be read; logs the others."""
   found, faults = readable.readable(source, threads)
   for fault in faults:
     logging.warning('Skipped: %s', fault)
@@ -76,13 +75,13 @@ def recorded(config: Config, split: str) -> sources.Recorded:
   The embedded data set is rendered and built on first use.
 
   Raises:
-    UserError: If there is none, or `config.labels` numbers its classes or parts
-      differently.
+    UserError: If there is no data set, or `config.labels` numbers its classes
+      or parts differently.
   """
   if not config.name:
     raise UserError(
-      f"data.name='' is no data set, and the split {split!r} is of one; name"
-      f' it, or evaluate {IMAGENET_LIST} or {IMAGENET_VALIDATION}.'
+      f'The split {split!r} needs a data set, but data.name is empty: set it,'
+      f' or evaluate {IMAGENET_LIST} or {IMAGENET_VALIDATION}.'
     )
   if config.name == 'pinpp_mini':
     _build_mini(config)
@@ -96,10 +95,10 @@ def recorded(config: Config, split: str) -> sources.Recorded:
 
 
 def label_table(config: Config) -> LabelTable:
-  """Returns what numbers classes and parts.
+  """Returns the label table, which numbers classes and parts.
 
-  It is the table or text that `config.labels` names, else that of the data
-  set, else the classes of the ImageNet copy's validation images.
+  It is read from the file that `config.labels` names, else from the data set,
+  else made of the classes of the ImageNet copy's validation images.
   """
   given = _given_labels(config)
   if given is not None:
@@ -118,9 +117,9 @@ def pseudo_hash(config: Config) -> str:
 
 
 def split_source(config: Config, split: str) -> sources.Split:
-  """Returns a split, or validation images of the ImageNet copy: all or listed.
+  """Returns a split of the data set, or ImageNet's validation images.
 
-  The crops of a list are made on first use.
+  Of the latter all, or those of a list, whose crops are made on first use.
   """
   if split == IMAGENET_LIST:
     return _listed(config)
@@ -136,9 +135,9 @@ def split_source(config: Config, split: str) -> sources.Split:
 
 
 def of_split(config: Config, split: str) -> Config:
-  """Returns `config` with the view that a split's images have.
+  """Returns `config` with the image size and resize of a split.
 
-  Those of a list are cut already, as `list.preprocessing` says.
+  Images of a list are already cropped as `list.preprocessing` says.
   """
   if split != IMAGENET_LIST:
     return config
@@ -149,7 +148,7 @@ def of_split(config: Config, split: str) -> Config:
 
 
 def about(config: Config, split: str) -> dict[str, Any]:
-  """Returns what a result must say of a split's images, for JSON."""
+  """Returns how a split's images were chosen and preprocessed, for JSON."""
   seen, source = of_split(config, split), split_source(config, split)
   return source.about | {
     'images': len(source),
@@ -160,7 +159,7 @@ def about(config: Config, split: str) -> dict[str, Any]:
 
 
 def steps_per_epoch(config: Config, source: sources.Source) -> int:
-  """Returns the whole batches in one pass over a source."""
+  """Returns the number of whole batches in one pass over a source."""
   sharding.check_batch_size('data.batch_size', config.batch_size)
   steps = len(source) // config.batch_size
   if not steps:
@@ -182,8 +181,8 @@ def training(
   Args:
     config: `config.data`.
     source: The training images.
-    seed: Of order and views.
-    put: What becomes of each batch ahead of time: where it is put.
+    seed: For the order of the images and their crops and flips.
+    put: Places a batch on the devices; called ahead of time.
   """
   batches = data.training(
     source,
@@ -209,7 +208,7 @@ def evaluation(config: Config, source: sources.Source) -> Iterator[Any]:
 
 
 def _common(config: Config) -> dict[str, Any]:
-  """Returns what batches of training and of evaluation have in common."""
+  """Returns the options that training and evaluation batches share."""
   return dict(
     image_size=config.image_size,
     cell=config.cell,
@@ -222,7 +221,7 @@ def _common(config: Config) -> dict[str, Any]:
 
 
 def _build_mini(config: Config) -> None:
-  """Renders and builds the embedded data set unless it is there."""
+  """Renders and builds the embedded data set unless it exists."""
   folder = sources.data_folder(config.data_dir)
   if not list((folder / config.name).glob('*/dataset_info.json')):
     logging.info('Rendering the embedded data set in %s.', folder)
@@ -234,15 +233,15 @@ def _listed(config: Config) -> lists.Listed:
   section = config.list
   if not section.name or not section.path:
     raise UserError(
-      f'{IMAGENET_LIST} needs a list: set data.list.name (of'
-      f' {list(lists.PUBLISHED)}, or a name of yours) and data.list.path, its'
-      ' file.'
+      f'{IMAGENET_LIST} needs a list: set data.list.name (one of'
+      f' {list(lists.PUBLISHED)}, or your own name) and data.list.path, the'
+      ' file of the list.'
     )
   images = lists.read(
     _below(config, section.path), name=section.name, list_hash=section.hash
   )
   labels = label_table(config)
-  # Before any image is cut.
+  # Before any image is cropped.
   lists.check(images, labels)
   found = crops.of_list(
     sources.data_folder(config.data_dir) / 'crops',
@@ -263,16 +262,16 @@ def _given_labels(config: Config) -> LabelTable | None:
 
 
 def _imagenet(config: Config) -> pathlib.Path:
-  """Returns the path of the copy."""
+  """Returns the path of the ImageNet copy."""
   if not config.imagenet:
     raise UserError(
       'There is no ImageNet copy to read from: set data.imagenet to its folder'
-      f' or tar, or take {IMAGENET_VALIDATION} out of final_splits.'
+      f' or tar, or remove {IMAGENET_VALIDATION} from final_splits.'
     )
   return _below(config, config.imagenet)
 
 
 def _below(config: Config, path: str) -> pathlib.Path:
-  """Returns a path; relative ones are below the data folder."""
+  """Returns a path; a relative one is below the data folder."""
   folder = sources.data_folder(config.data_dir)
   return folder / pathlib.Path(path).expanduser()

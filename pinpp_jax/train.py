@@ -22,7 +22,7 @@ from pinpp_jax.runs import faults, rundir
 
 
 def run(config: Config, workdir: pathlib.Path) -> bool:
-  """Trains until `config.optim.epochs`, resuming from `workdir` if it can.
+  """Trains for `config.optim.epochs`, resuming from `workdir` if it can.
 
   Returns:
     False if it was asked to stop before the end.

@@ -258,7 +258,7 @@ class TestMistakes:
 
   def test_no_list(self, mini_data, tmp_path):
     config = on_list(mini_data, **{'data.list.path': ''})
-    with pytest.raises(UserError, match='set data.list.name .of .*rb5k'):
+    with pytest.raises(UserError, match='set data.list.name .one of .*rb5k'):
       run(config, tmp_path)
 
   def test_another_list(self, mini_data, listed, tmp_path):
@@ -268,7 +268,7 @@ class TestMistakes:
 
   def test_no_data_set(self, mini_data, tmp_path):
     config = smoke(mini_data, **{'data.name': ''})
-    with pytest.raises(UserError, match="data.name='' is no data set"):
+    with pytest.raises(UserError, match='data.name is empty'):
       run(config, tmp_path)
 
   def test_no_copy(self, mini_data, listed, tmp_path):

@@ -14,8 +14,8 @@ import runs
 from runs import Run
 
 from pinpp_jax import checkpoint
+from pinpp_jax.checkpoint import checksums
 from pinpp_jax.errors import UserError
-from pinpp_jax.runs import checksums
 
 
 @pytest.fixture(scope='module')
@@ -153,7 +153,7 @@ def test_a_full_disk_is_said_and_loses_nothing(whole, mini_data, tmp_path):
   resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (200_000, 200_000))
   status, output = run.wait()
   assert status == 2
-  assert 'pinpp_jax: Nothing more can be written' in output
+  assert 'pinpp_jax: Writing failed' in output
   assert 'Traceback' not in output
   output = Run(tmp_path / 'run', mini_data).finish()
   assert 'Resuming after step 4' in output

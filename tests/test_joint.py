@@ -120,7 +120,7 @@ def test_a_run_does_not_go_on_with_other_pseudo_labels(
   before = manifest.read_text()
   try:
     manifest.write_text(before + ' ')
-    with pytest.raises(UserError, match='begun with other pseudo labels'):
+    with pytest.raises(UserError, match='started with other pseudo labels'):
       rundir.claim(tmp_path, joint, source, inputs.pseudo_hash(joint.data))
   finally:
     manifest.write_text(before)

@@ -1,4 +1,4 @@
-"""What happens to a run from outside, and from numbers that are not finite."""
+"""Faults of a run: signals, losses that are not finite, full disks, stalls."""
 
 from collections.abc import Iterator
 import contextlib
@@ -19,14 +19,14 @@ from pinpp_jax.errors import UserError
 
 
 class Preemption:
-  """Turns SIGTERM into a question that the loop asks after each step.
+  """Remembers SIGTERM, so that the loop can stop after a step.
 
-  Use it as a context manager; the former handler comes back at its end.
+  Use it as a context manager; leaving it restores the former handler.
 
   Args:
     together: Whether several processes must stop after the same step, because
-      a step takes all of them. SIGTERM to one of them then stops all. They
-      must ask at every step.
+      a step takes all of them. SIGTERM to one of them then stops all; each
+      must call this after every step.
   """
 
   def __init__(self, together: bool = False):
@@ -35,8 +35,8 @@ class Preemption:
     self._before: Any = None
 
   def __enter__(self) -> 'Preemption':
-    # Processes that joined a cluster have a handler of JAX's already. It lets
-    # all of them know, and agree on a step that none has passed.
+    # Processes that joined a cluster already have JAX's handler, which tells
+    # all of them and makes them agree on a step that none has passed.
     if not self._together:
       self._before = signal.signal(signal.SIGTERM, self._note)
     return self
@@ -86,7 +86,7 @@ class Watch:
     loss, grad_norm = (float(x) for x in jax.device_get(numbers))
     if np.isfinite(loss) and np.isfinite(grad_norm):
       return
-    # Those of this process; every process names its own.
+    # The images of this process; every process names its own.
     here = np.concatenate([shard.data for shard in index.addressable_shards])
     names = ', '.join(map(self._source.file_name, dict.fromkeys(here.tolist())))
     saved = self._checkpoints.step
@@ -104,10 +104,10 @@ class Watch:
 
 @contextlib.contextmanager
 def in_words() -> Iterator[None]:
-  """Turns what a full disk or a lost process raises into a `UserError`.
+  """Turns the errors of a full disk or a lost process into a `UserError`.
 
   Many libraries write and communicate here, and each wraps these errors in its
-  own; what they have in common is the text.
+  own type; only the text is common to all.
   """
   try:
     yield
@@ -117,8 +117,8 @@ def in_words() -> Iterator[None]:
     said = str(error)
     if any(reason in said for reason in _FULL):
       raise UserError(
-        f'Nothing more can be written: {_line_with(_FULL, said)} Make room;'
-        ' what was saved before is whole, and the same command resumes there.'
+        f'Writing failed: {_line_with(_FULL, said)} Free some space; what was'
+        ' saved before is intact, and the same command resumes there.'
       ) from error
     if jax.process_count() > 1 and any(reason in said for reason in _LOST):
       raise UserError(
@@ -129,9 +129,9 @@ def in_words() -> Iterator[None]:
     raise
 
 
-# No room, too large a file, quota exceeded: in the words of this system.
+# No space left, file too large, quota exceeded: this system's own messages.
 _FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)))
-# Of Gloo (CPU), NCCL (GPU), and JAX's coordination service.
+# In errors of Gloo (CPU), NCCL (GPU) and JAX's coordination service.
 _LOST = ('Gloo', 'NCCL', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'heartbeat')
 
 
@@ -143,20 +143,20 @@ def _line_with(reasons: tuple[str, ...], text: str) -> str:
 
 
 class Stall:
-  """Logs where every thread is when the loop has stood still for long.
+  """Logs the stack of every thread when no step has ended for long.
 
-  Use it as a context manager, and call it whenever a step has ended. Every
-  process does so for itself.
+  Use it as a context manager, and call it after each step. Every process logs
+  its own threads.
 
   Args:
-    minutes: How long; again after as many more. 0 is never.
+    minutes: Time without a step before each such log; 0 for never.
   """
 
   def __init__(self, minutes: float):
     self._minutes = minutes
     self._moved = threading.Event()
     self._over = False
-    # A daemon: it must not keep a process alive.
+    # A daemon, so that it does not keep the process alive.
     self._thread = threading.Thread(
       target=self._wait, name='stall', daemon=True
     )
@@ -173,7 +173,7 @@ class Stall:
       self._thread.join()
 
   def __call__(self) -> None:
-    """Starts the time again."""
+    """Starts the clock again."""
     self._moved.set()
 
   def _wait(self):

@@ -1,4 +1,4 @@
-"""A run's folder: what it is, what it ran on, and who may write to it."""
+"""A run's folder: its recipe, its environment, its lock and its log."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ from pinpp_jax.errors import UserError
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
-# What may differ when a run is continued: it changes no weight.
+# Fields that may change when a run is resumed: none affects the weights.
 _FREE = (
   'run',
   'distributed',
@@ -60,16 +60,16 @@ _PACKAGES = (
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path, option: str = '--workdir'):
-  """Creates the folder and holds it against a second run.
+  """Creates the folder and locks it against a second run.
 
-  Of several processes of one run, process 0 holds it for all.
+  Of several processes of one run, process 0 holds the lock for all.
 
   Args:
     workdir: The folder.
-    option: What names another folder, for the message.
+    option: Option that names another folder, for the message.
 
   Raises:
-    UserError: If another run holds it.
+    UserError: If another run holds the lock.
   """
   workdir.mkdir(parents=True, exist_ok=True)
   if jax.process_index() != 0:
@@ -80,7 +80,7 @@ def locked(workdir: pathlib.Path, option: str = '--workdir'):
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       raise UserError(
-        f'{workdir} is in use by another run; wait for it or give another'
+        f'{workdir} is in use by another run; wait for it, or give another'
         f' {option}.'
       ) from error
     yield
@@ -91,9 +91,9 @@ def log_to(workdir: pathlib.Path) -> None:
 
   Processes other than 0 write `log.1.txt` and so on.
 
-  Of other packages only warnings are logged: Orbax has twenty lines to say
-  about every checkpoint. What comes with a traceback is left out too: Orbax
-  logs so, in each of its threads, what it raises as well.
+  Of other packages only warnings are logged: Orbax logs twenty lines for every
+  checkpoint. Their lines with a traceback are left out too: Orbax logs, in each
+  of its threads, errors that it also raises.
   """
   logger = logging.get_absl_logger()
   logger.addFilter(
@@ -106,7 +106,7 @@ def log_to(workdir: pathlib.Path) -> None:
   name = f'log.{process}.txt' if process else 'log.txt'
   handler = python_logging.FileHandler(workdir / name)
   handler.setFormatter(logging.PythonFormatter())
-  # A full disk is said once, by what had to be written, not with every line.
+  # A full disk is reported once, by the write that failed, not by every line.
   handler.handleError = lambda record: None
   logger.addHandler(handler)
 
@@ -117,15 +117,15 @@ def claim(
   source: Split,
   pseudo_hash: str = '',
 ) -> None:
-  """Writes the folder's identity, or checks it when the run is continued.
+  """Writes the folder's identity, or checks it when the run is resumed.
 
-  Process 0 does so for all.
+  Process 0 does this for all.
 
   Args:
     workdir: The folder.
     config: The recipe.
     source: A split of the data set.
-    pseudo_hash: Of the pseudo labels that are trained on, '' for none.
+    pseudo_hash: Hash of the pseudo labels used in training, '' for none.
 
   Raises:
     UserError: If the folder belongs to another recipe, label table or set of
@@ -140,7 +140,7 @@ def claim(
     if changed:
       raise UserError(
         f'{workdir} belongs to a run of another recipe; these fields differ:'
-        f' {"; ".join(changed)}. Restore them or give another --workdir.'
+        f' {"; ".join(changed)}. Restore them, or give another --workdir.'
       )
   if (workdir / 'labels.json').exists():
     same_labels(workdir, source.labels)
@@ -151,19 +151,19 @@ def claim(
 
 
 def _same_pseudo_labels(workdir: pathlib.Path, pseudo_hash: str) -> str:
-  """Returns the hash of the pseudo labels that a run was begun with.
+  """Returns the hash of the pseudo labels that a run started with.
 
   Raises:
-    UserError: If they are others now.
+    UserError: If the pseudo labels have changed since.
   """
   path = workdir / 'env.json'
   data = json.loads(path.read_text())['data'] if path.exists() else {}
   before = data.get('pseudo_hash', '')
   if before and pseudo_hash and before != pseudo_hash:
     raise UserError(
-      f'{workdir} was begun with other pseudo labels (manifest'
-      f' {before[:12]}, now {pseudo_hash[:12]}): they were made again since.'
-      ' Give another --workdir.'
+      f'{workdir} was started with other pseudo labels (manifest'
+      f' {before[:12]}, now {pseudo_hash[:12]}): they have been made again'
+      ' since. Give another --workdir.'
     )
   return pseudo_hash or before
 
@@ -223,12 +223,12 @@ def _commit() -> str:
       check=True,
     ).stdout.strip()
   except (OSError, subprocess.CalledProcessError):
-    # A copy without its history is told where it was made.
+    # A copy without git history gets its commit from the environment.
     return os.environ.get('PINPP_COMMIT', 'unknown')
 
 
 def differences(before: Any, after: Any, path: str = '') -> list[str]:
-  """Lists the fields of two resolved configs that differ and may not."""
+  """Returns the fields that differ between two configs and must not."""
   if path in _FREE:
     return []
   if not (isinstance(before, dict) and isinstance(after, dict)):
