@@ -1,7 +1,7 @@
 """Augmentation on the device: colour, erasing, soft labels, mixing.
 
 Geometry (crop and flip, of the image together with its part labels) belongs to
-the data pipeline. What comes out of here is what attacks and networks see.
+the data pipeline. Attacks and networks see the output of this module.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from pinpp_jax.errors import UserError
 
-# Of ImageNet: the values of the random pixels that erasing fills in.
+# Of ImageNet's pixels, for the noise that erasing fills in.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 LUMA = (0.2989, 0.587, 0.114)
@@ -33,7 +33,8 @@ class Augment:
     mixup: Parameter of the Beta distribution of mixup's share; 0 for none.
     cutmix: The same for cutmix.
     mix_probability: Probability that a batch is mixed at all.
-    switch_probability: That it is cut rather than blended, if both may be.
+    switch_probability: Probability of cutmix rather than mixup where both are
+      on.
     grid_offset: Pixel of each cell at which part labels were sampled.
   """
 
@@ -57,13 +58,14 @@ class Augment:
 
     Args:
       key: One typed key for the batch.
-      batch: image (B, S, S, 3) uint8, label (B,) int, and what else there is;
-        parts (B, S/c, S/c) int, of cells of c pixels, takes part in mixing.
+      batch: image (B, S, S, 3) uint8, label (B,) int, and other arrays, which
+        stay as they are; parts (B, S/c, S/c) int, of cells of c pixels, is
+        mixed too.
 
     Returns:
       The batch with image float32 in [0, 1], label (B, num_classes) float32,
-      class_index (B,) int, the label as it was, and what `mix` adds if batches
-      are mixed.
+      class_index (B,) int, the label as it was, and the fields of `mix` if
+      batches are mixed.
 
     Raises:
       UserError: If images are to be mixed in pairs and their number is odd.
@@ -90,7 +92,7 @@ class Augment:
     return mix(batch, pixel_share, share, self.grid_offset)
 
   def _draw_mix(self, key, size):
-    """Returns the share of its own that each pixel, and each image, keeps."""
+    """Returns the share that each pixel, and each image, keeps of its own."""
     keys = jax.random.split(key, 5)
     cut = jnp.asarray(self.cutmix > 0)
     if self.mixup > 0 and self.cutmix > 0:
@@ -160,8 +162,8 @@ def random_box(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """Returns (top, bottom, left, right) of cutmix's box, as timm draws it.
 
-  Its centre is uniform in the image, its sides sqrt(1 - share) of the image's;
-  what sticks out is cut off. Integers, bottom and right exclusive.
+  Its centre is uniform in the image, its sides are sqrt(1 - share) of the
+  image's; it is clipped to the image. Integers, bottom and right exclusive.
   """
   ratio = jnp.sqrt(1 - share)
   edges = []
@@ -189,8 +191,8 @@ def inside(
 def color_jitter(key: jax.Array, image: jax.Array, amount: float) -> jax.Array:
   """Returns images with random brightness, contrast and saturation.
 
-  The three operations of torchvision's ColorJitter, in an order of its own for
-  each image, on (B, H, W, 3) in [0, 1]; without rounding to 8 bits between.
+  The three operations of torchvision's ColorJitter, in random order for each
+  image, on (B, H, W, 3) in [0, 1]; without rounding to 8 bits in between.
   """
   return jax.vmap(lambda k, x: _jitter_one(k, x, amount))(
     jax.random.split(key, image.shape[0]), image
@@ -205,8 +207,8 @@ def _jitter_one(key, image, amount):
   )
   luma = jnp.asarray(LUMA, image.dtype)[None, None]
   for i in range(3):
-    # All three blend the image with something: with black, with its mean grey,
-    # with its own grey version. So a random order needs no branches.
+    # All three blend the image with another: with black, with its mean grey,
+    # or with its own grey version. So a random order needs no branches.
     gray = jnp.sum(image * luma, axis=-1, keepdims=True)
     other = jnp.where(order[i] == 1, jnp.mean(gray), gray)
     other = jnp.where(order[i] == 0, 0, other)
@@ -216,11 +218,11 @@ def _jitter_one(key, image, amount):
 
 
 def erase(key: jax.Array, image: jax.Array, probability: float) -> jax.Array:
-  """Returns images of which some had a rectangle replaced by noise.
+  """Returns images, in some of which a rectangle is replaced by noise.
 
-  As timm's random erasing in pixel mode, count 1: an area of 2 to 33 %, a
-  ratio of sides of 0.3 to 3.3, normal noise with ImageNet's mean and standard
-  deviation, which is clipped here to stay in [0, 1].
+  As timm's random erasing in pixel mode, count 1: an area of 2 to 33 %, an
+  aspect ratio of 0.3 to 3.3, and normal noise with ImageNet's mean and standard
+  deviation, here clipped to [0, 1].
   """
   return jax.vmap(lambda k, x: _erase_one(k, x, probability))(
     jax.random.split(key, image.shape[0]), image

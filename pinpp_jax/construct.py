@@ -6,7 +6,7 @@ from typing import Any
 
 from pinpp_jax.errors import UserError
 
-# A ConfigDict. Its own annotations say that a section may be a number.
+# A ConfigDict; Any, because by its annotations a section may be a number.
 Config = Any
 
 
@@ -25,7 +25,7 @@ def construct(
 
   Raises:
     UserError: If the name is not in the table, or a field is not a keyword of
-      what the name stands for.
+      the named class or function.
   """
   keywords = dict(section)
   name = keywords.pop('name', None)

@@ -1,4 +1,4 @@
-"""The one exception whose message is written for the person at the keyboard."""
+"""The exception for mistakes of the user."""
 
 
 class UserError(Exception):

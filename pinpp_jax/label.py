@@ -43,7 +43,7 @@ class Segmenter:
   Attributes:
     model: Linen module that takes `candidates`.
     variables: numpy arrays.
-    about: What the manifest says of it.
+    about: Its entry in the manifest.
   """
 
   model: Any
@@ -52,9 +52,9 @@ class Segmenter:
 
 
 def run(config: Config, workdir: pathlib.Path) -> bool:
-  """Writes a data set of pseudo labels, and says how good they are.
+  """Writes a data set of pseudo labels and measures how good they are.
 
-  What is finished is never done again: the same command goes on where an
+  Finished shards are never made again: the same command resumes where an
   earlier one stopped. Every process labels its share of the shards on its own
   devices; process 0 completes the set and compares it with the truth.
 
@@ -111,8 +111,8 @@ def make(
   if not blocks.label(images, draft, labeller, mine, stop):
     return False
   if step > 1:
-    # Files first: a collective must not wait for as long as a shard may take.
-    # The collective is for notes of an earlier run that were about to go.
+    # Wait on files first: a collective would time out while a shard is made.
+    # The collective covers notes of an earlier run that were about to go.
     everything = lambda: all(map(draft.note, range(images.blocks)))
     if not _wait(everything, stop):
       return False
@@ -134,7 +134,7 @@ def finish(
   """Compares with the truth; writes `quality.json` and `report.html`."""
   if (workdir / SCORES).is_file():
     logging.info(
-      '%s is finished, and compared in %s.', draft.output, workdir / page.FILE
+      '%s is finished; its report is %s.', draft.output, workdir / page.FILE
     )
     return
   labels = annotated.labels
@@ -166,11 +166,11 @@ def finish(
 
 
 def load(config: Config, labels: LabelTable) -> Segmenter:
-  """Returns the segmenter of `config.segmenter`, or a fresh one if ''.
+  """Returns the segmenter of `config.segmenter`, or an untrained one if ''.
 
   Raises:
-    UserError: If there is none, it is for another label table, or it is no
-      segmenter.
+    UserError: If the folder is not a run, belongs to another label table, or
+      holds no segmenter.
   """
   folder = pathlib.Path(config.segmenter).expanduser()
   trained = _trained(folder) if config.segmenter else config
@@ -179,8 +179,9 @@ def load(config: Config, labels: LabelTable) -> Segmenter:
   model = recipe.model(trained, labels)
   if 'candidates' not in inspect.signature(type(model).__call__).parameters:
     raise UserError(
-      f'segmenter={config.segmenter!r} is a run of {trained.model.name!r},'
-      ' which cannot be told the class of an image; give that of a segmenter.'
+      f'segmenter={config.segmenter!r} is a run of the model'
+      f' {trained.model.name!r}, which is no segmenter; give the folder of a'
+      ' run of configs/segmenter.py.'
     )
   if config.segmenter:
     variables = checkpoint.load_best(
@@ -189,12 +190,12 @@ def load(config: Config, labels: LabelTable) -> Segmenter:
     with checkpoint.Best(folder.resolve()) as best:
       step = best.step
   else:
-    logging.warning('A segmenter without training: its labels mean nothing.')
+    logging.warning('The segmenter is untrained: its labels mean nothing.')
     create = functools.partial(
       state_lib.initial_variables, model, config.data.image_size
     )
     variables, step = jax.jit(create)(state_lib.key(config.seed)), 0
-  # Every process has the whole of it, and works on its own.
+  # Every process holds all variables and works on its own.
   variables = jax.tree.map(
     lambda x: np.asarray(x.addressable_data(0)), variables
   )
@@ -252,19 +253,19 @@ def output(config: Config) -> pathlib.Path:
   """Returns the folder of the set.
 
   Raises:
-    UserError: If a first look would go to the place of the whole.
+    UserError: If a limited set would take the place of the full one.
   """
   if config.limit and not config.output:
     raise UserError(
-      f'limit={config.limit} labels a few images only, for a first look: give'
-      ' them a place of their own with --config.output=FOLDER.'
+      f'limit={config.limit} labels only some of the images; write them to a'
+      ' folder of their own with --config.output=FOLDER.'
     )
   default = f'{pseudo.NAME}/{pseudo.RELEASE}'
   return _below_data(config, config.output or default)
 
 
 def true_masks(config: Config) -> pathlib.Path | None:
-  """Returns the folder of true masks, None if there is none to compare with.
+  """Returns the folder of true masks, None if `config.truth` is ''.
 
   Raises:
     UserError: If it does not exist.
@@ -274,8 +275,8 @@ def true_masks(config: Config) -> pathlib.Path | None:
   folder = _below_data(config, config.truth)
   if not folder.is_dir():
     raise UserError(
-      f"truth={folder} is no folder of masks <wnid>/<stem>.png; '' leaves the"
-      ' comparison out.'
+      f'truth={folder} is not a folder of masks <wnid>/<stem>.png; give one, or'
+      " leave the comparison out with --config.truth=''."
     )
   return folder
 
@@ -291,7 +292,7 @@ def _plan(
   images: blocks.Images,
   annotated: Recorded,
 ) -> dict[str, Any]:
-  """Returns everything that decides what the set holds, as plain data."""
+  """Returns everything that determines the set, as plain data."""
   plan = {
     'segmenter': segmenter.about,
     'labelling': {
@@ -315,15 +316,15 @@ def _plan(
 
 
 def check(draft: Draft, plan: dict[str, Any]) -> None:
-  """Refuses a place that holds something else.
+  """Checks that the output folder is new, or holds this very set.
 
   Raises:
-    UserError: Naming what differs.
+    UserError: If not, naming the fields that differ.
   """
   if draft.output.exists() and not draft.finished:
     raise UserError(
-      f'{draft.output} exists and is no set of pseudo labels; give another'
-      ' place with --config.output=FOLDER.'
+      f'{draft.output} exists and is not a set of pseudo labels; give another'
+      ' folder with --config.output=FOLDER.'
     )
   before = draft.plan
   if before is None:
@@ -331,14 +332,14 @@ def check(draft: Draft, plan: dict[str, Any]) -> None:
   changed = rundir.differences(_deciding(before), _deciding(plan))
   if changed:
     raise UserError(
-      f'{draft.output} was begun from something else; these differ:'
-      f' {"; ".join(changed)}. Restore them, or give another place with'
+      f'{draft.output} was started with other settings; these differ:'
+      f' {"; ".join(changed)}. Restore them, or give another folder with'
       ' --config.output=FOLDER.'
     )
 
 
 def _deciding(plan: dict[str, Any]) -> dict[str, Any]:
-  """Returns a plan without what is only told: how a segmenter was trained."""
+  """Returns a plan without how the segmenter was trained, which may differ."""
   segmenter = dict(plan['segmenter'])
   segmenter['model'] = segmenter.pop('config')['model']
   return plan | {'segmenter': segmenter}
@@ -346,10 +347,10 @@ def _deciding(plan: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _held(draft: Draft, plan: dict[str, Any], stop: Callable[[], bool]):
-  """Begins the set, or goes on with it, and holds it against other runs.
+  """Starts or resumes the set, and locks it against other runs.
 
   Raises:
-    UserError: If another run holds it.
+    UserError: If another run holds the lock.
   """
   with contextlib.ExitStack() as stack:
     if jax.process_index() == 0 and not draft.finished:
@@ -363,7 +364,7 @@ def _held(draft: Draft, plan: dict[str, Any], stop: Callable[[], bool]):
 
 
 def _wait(condition: Callable[[], bool], stop: Callable[[], bool]) -> bool:
-  """Waits until processes that share our disk are as far.
+  """Waits for a condition that processes sharing our disk bring about.
 
   Returns:
     False if it was asked to stop before.

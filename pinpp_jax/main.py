@@ -31,7 +31,7 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the run; default runs/<config>-<variant>.'
 )
 _DEVICES = flags.DEFINE_integer(
-  'devices', 0, 'Devices that all processes must have together; 0 is any.'
+  'devices', 0, 'Devices that all processes must have in total; 0 is any.'
 )
 _LOCAL_DEVICES = flags.DEFINE_integer(
   'local_devices', 0, 'Devices that each process must have; 0 is any.'
@@ -39,7 +39,7 @@ _LOCAL_DEVICES = flags.DEFINE_integer(
 _COMPILATION_CACHE = flags.DEFINE_string(
   'compilation_cache',
   None,
-  'Folder of compiled programs, which later runs read; default is that of the'
+  'Folder that keeps compiled programs for later runs; default is the'
   ' environment variable JAX_COMPILATION_CACHE_DIR, else none.',
 )
 _STOPPED_STATUS = flags.DEFINE_integer(
@@ -52,13 +52,11 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   config = _CONFIG.value
-  # Orbax says twenty lines per save.
   logging.set_verbosity(logging.INFO)
   try:
     if config.run not in RUNS:
       raise UserError(f'run={config.run!r} is not one of {sorted(RUNS)}.')
-    # Data workers import this module again: the cluster is joined here and not
-    # at import time.
+    # Not at import time: data workers import this module again.
     if config.distributed:
       join_cluster()
     host_memory.keep()
@@ -75,12 +73,12 @@ def main(argv: list[str]) -> None:
 
 
 def join_cluster() -> None:
-  """Meets the other processes of the run.
+  """Connects to the other processes of the run.
 
-  One that is lost is missed after half a minute, and ends the others.
+  A lost process is noticed after half a minute and ends the others.
 
   Raises:
-    UserError: If nothing says who they are.
+    UserError: If this process was not started as one of several.
   """
   try:
     jax.distributed.initialize(heartbeat_timeout_seconds=30)
@@ -117,13 +115,16 @@ def count_devices() -> None:
 
 
 def warn_of_cpu() -> None:
-  """Warns when JAX runs on the CPU beside an accelerator, unless told to."""
+  """Warns if JAX uses the CPU although there seems to be an accelerator.
+
+  Not if JAX_PLATFORMS asks for it.
+  """
   if jax.default_backend() != 'cpu' or os.environ.get('JAX_PLATFORMS'):
     return
   for name, extra in accelerators().items():
     logging.warning(
-      'An accelerator (%s) seems to be there, but JAX runs on the CPU. What it'
-      ' needs is the extra %s; python -m pinpp_jax.tools.doctor says more.',
+      'This machine seems to have an accelerator (%s), but JAX runs on the CPU.'
+      ' Install JAX for it, pip install "pinpp_jax[%s]", and run pinpp doctor.',
       name,
       extra,
     )
@@ -141,7 +142,7 @@ def fail(error: UserError) -> NoReturn:
 
 
 def workdir() -> pathlib.Path:
-  """Returns the absolute path of the run's folder, as Orbax wants it."""
+  """Returns the run's folder, as the absolute path that Orbax needs."""
   if _WORKDIR.value:
     return pathlib.Path(_WORKDIR.value).expanduser().resolve()
   named = config_flags.get_config_filename(flags.FLAGS['config'])
@@ -156,7 +157,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     remaining = flags.FLAGS(argv)
     if _CONFIG.value is None:
       raise UserError('Which recipe? Give --config=configs/NAME.py:VARIANT.')
-    # A recipe that cannot be loaded says so at the first look into it.
+    # A recipe that cannot be loaded raises at its first use.
     _ = _CONFIG.value.run
     return remaining
   except (
@@ -172,10 +173,10 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _reason(error: BaseException) -> str:
-  """Returns the line that matters of an error about flags.
+  """Returns the line of an error about flags that states the reason.
 
-  config_flags wraps errors in errors, and puts a whole traceback into a
-  message, the reason last.
+  config_flags wraps errors in errors and puts a whole traceback into the
+  message; the reason is its last line.
   """
   while error.args and isinstance(error.args[0], BaseException):
     error = error.args[0]

@@ -1,4 +1,4 @@
-"""Metrics as (sum, count) pairs, where they are written, and progress lines."""
+"""Metrics as (sum, count) pairs, their files, and progress lines."""
 
 from collections.abc import Callable, Iterator, Mapping
 import json
@@ -42,9 +42,9 @@ def means(total: Mapping[str, tuple[Any, Any]] | None) -> dict[str, float]:
 class Writer:
   """Appends rows to `workdir/metrics.jsonl` and to TensorBoard events.
 
-  Only process 0 writes. Opened with the step a run resumes from, it first
-  drops all later rows, in one atomic replacement: steps that are about to be
-  repeated appear once. A row cut short by a kill is dropped as well.
+  Only process 0 writes. When a run resumes from `step`, all later rows are
+  first dropped, in one atomic replacement, so that repeated steps appear once.
+  A row cut short by a kill is dropped as well.
 
   A value that is not finite becomes JSON `null` (`NaN` is not JSON), is left
   out of TensorBoard, and is named in a warning.
@@ -70,7 +70,7 @@ class Writer:
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / FILE
     _keep_until(self._path, step)
-    # TensorBoard hides what an earlier attempt wrote at these steps.
+    # TensorBoard hides the values of an earlier attempt from here on.
     self._board = tensorboardX.SummaryWriter(
       str(workdir), purge_step=step + 1 if step else None
     )
@@ -80,11 +80,11 @@ class Writer:
     reserved = sorted({'step', 'time'} & set(values))
     if reserved:
       raise ValueError(f'{reserved} are fields of every row, not metrics.')
-    fetched = processes.fetch(dict(values))  # In the order of the alphabet.
+    fetched = processes.fetch(dict(values))  # In alphabetical order.
     floats = {name: float(fetched[name]) for name in values}
     bad = [name for name, v in floats.items() if not math.isfinite(v)]
     if bad:
-      logging.warning('Step %d: %s not finite.', step, ', '.join(bad))
+      logging.warning('Step %d: not finite: %s.', step, ', '.join(bad))
     if self._path is None or self._board is None:
       return
     row = {'step': int(step), 'time': round(self._clock(), 3)}
@@ -130,13 +130,13 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
       try:
         row = json.loads(line)
       except ValueError:
-        logging.warning('%s: left out a damaged line.', path)
+        logging.warning('%s: skipped a damaged line.', path)
         continue
       yield line, row
 
 
 def _keep_until(path: pathlib.Path, step: int) -> None:
-  """Leaves the rows up to `step`, replacing the file in one move."""
+  """Keeps only the rows up to `step`, replacing the file in one move."""
   if not path.exists():
     return
   kept = path.with_name(path.name + '.tmp')
@@ -154,8 +154,7 @@ class Progress:
     total: Step at which the run ends.
     batch_size: Images per step, over all devices.
     step: Step the run starts from.
-    clock: Seconds that should only grow; when they do not, speed and time left
-      are unknown for one line instead of wrong.
+    clock: Seconds; if they do not grow, one line shows no speed.
   """
 
   def __init__(
@@ -174,8 +173,9 @@ class Progress:
     """Returns one line, e.g. `step 50/200 (25 %)  loss 2.3010 ...`."""
     rate = self._advance(step)
     speed = '--' if rate is None else f'{rate * self._batch_size:,.1f}'
+    percent = 100 * step / max(self._total, 1)
     return (
-      f'step {step:,}/{self._total:,} ({step / max(self._total, 1):.0%})'
+      f'step {step:,}/{self._total:,} ({percent:.0f} %)'
       f'  loss {loss:.4f}  {speed} images/s  ETA {self._left(step)}'
     )
 

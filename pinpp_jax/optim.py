@@ -2,8 +2,8 @@
 
 Decay, momentum and schedule are those of the PyTorch reference: decay is added
 to the gradient (SGD), and only for tensors of two or more dimensions; momentum
-starts as the first gradient, without damping; every update has a learning rate
-of its own.
+starts as the first gradient, without damping; the learning rate changes with
+every update.
 """
 
 from collections.abc import Mapping
@@ -27,11 +27,12 @@ class Recipe:
   Attributes:
     learning_rate: Peak, for 512 images per update; scaled linearly with the
       batch size. The other two rates are not scaled.
-    min_learning_rate: Where the cosine ends, and what holds after it.
+    min_learning_rate: Where the cosine ends; the rate stays there.
     warmup_learning_rate: Where the linear warm-up starts.
     epochs: Length of the run.
     warmup_epochs: Length of the warm-up, a part of the run. The cosine counts
-      from the run's start, so that it takes over a little below the peak.
+      from the run's start, so it is a little below the peak when the warm-up
+      ends.
     schedule: After the warm-up: 'cosine', 'constant', or 'step', the peak times
       `decay_rate` for every `decay_epochs` since the run's start.
     decay_epochs: Length of a step.
@@ -122,7 +123,7 @@ def make(
   Raises:
     UserError: For a field that is unknown or does not fit the others.
   """
-  # A section that came through a ConfigDict holds lists as tuples or lists.
+  # A ConfigDict may hold a list in place of a tuple.
   section = dict(section)
   if 'frozen' in section:
     section['frozen'] = tuple(section['frozen'])
@@ -190,8 +191,8 @@ def frozen_labels(params: Any, frozen: tuple[str, ...]) -> Any:
   labels = jax.tree_util.tree_map_with_path(label, params)
   if unused:
     raise UserError(
-      f'optim.frozen names {sorted(unused)}, but no parameter is there; the '
-      f'top level has {sorted(params)}.'
+      f'optim.frozen names {sorted(unused)}, but there are no such parameters; '
+      f'the top level has {sorted(params)}.'
     )
   return labels
 
@@ -199,7 +200,7 @@ def frozen_labels(params: Any, frozen: tuple[str, ...]) -> Any:
 def stop_frozen(params: Any, frozen: tuple[str, ...]) -> Any:
   """Returns the parameters with the gradient stopped at the frozen ones.
 
-  So the backward pass leaves out what the optimiser would throw away.
+  So the backward pass skips gradients that the optimiser would discard.
   """
   if not frozen:
     return params
@@ -211,25 +212,15 @@ def stop_frozen(params: Any, frozen: tuple[str, ...]) -> Any:
   )
 
 
-def update_ema(
-  ema: Any,
-  new: Any,
-  decay: float,
-  step: jax.Array | int | None = None,
-) -> Any:
+def update_ema(ema: Any, new: Any, decay: float) -> Any:
   """Returns decay * ema + (1 - decay) * new for every leaf.
 
   Args:
     ema: Average so far of params and batch_stats.
     new: Their values after this update.
     decay: Weight of the past, 0.9998 in the reference.
-    step: None for a constant decay. Otherwise the number of this update,
-      from 0, and the decay warms up as min(decay, (1 + step) / (10 + step)).
   """
-  rate = decay
-  if step is not None:
-    rate = jnp.minimum(decay, (1 + step) / (10 + step))
-  return jax.tree.map(lambda e, x: rate * e + (1 - rate) * x, ema, new)
+  return jax.tree.map(lambda e, x: decay * e + (1 - decay) * x, ema, new)
 
 
 def attack_ramp(
@@ -244,9 +235,9 @@ def attack_ramp(
     step: Update, from 0.
     steps_per_epoch: Updates in an epoch.
     warmup_epochs: After them the factor is 1; 0 for 1 from the start.
-    by_epoch: Rise by whole epochs, as the reference does: its first epoch
-      trains on the random start alone. By default the factor rises with every
-      update, and that of the first is not 0.
+    by_epoch: Rise by whole epochs from 0, as the reference does: its first
+      epoch trains on the random start alone. By default the factor rises with
+      every update and starts above 0.
   """
   if not warmup_epochs:
     return jnp.ones(())

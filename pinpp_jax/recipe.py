@@ -27,15 +27,15 @@ from pinpp_jax.models.torch import files, importer
 from pinpp_jax.runs import rundir
 from pinpp_jax.step import Recipe
 
-# In place of a network's name: that of the run of `init.path`.
+# As `model.name`: take the network of the run in `init.path`.
 FROM_RUN = 'from_run'
 
 
 def of_run(config: Config) -> Config:
-  """Returns the recipe with the network of the run whose weights it takes.
+  """Resolves `config.model.name='from_run'`: the network of `init.path`'s run.
 
-  Only where `config.model.name` is 'from_run'; other fields of `config.model`
-  replace the run's. Classes and parts are numbered as the run had them.
+  Other fields of `config.model` replace the run's; classes and parts are
+  numbered as in the run. Any other name returns the config unchanged.
 
   Raises:
     UserError: If `config.init.path` is not the folder of a run.
@@ -45,17 +45,17 @@ def of_run(config: Config) -> Config:
   folder = pathlib.Path(config.init.path).expanduser().resolve()
   if not config.init.path or not folder.is_dir():
     raise UserError(
-      f'model.name={FROM_RUN} takes the network of the run that init.path'
-      f' names, and init.path={config.init.path!r} is not the folder of one.'
-      ' Give it, or the network of a file of weights as model.name and its'
-      ' fields.'
+      f'model.name={FROM_RUN} takes the network of the run in init.path, but'
+      f' init.path={config.init.path!r} is not the folder of a run. Set'
+      ' --config.init.path to one; for a file of weights, set model.name and'
+      ' its fields.'
     )
   trained = rundir.recipe_of(folder)
   own = {k: v for k, v in config.model.items() if k != 'name'}
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.model = {**trained.model, **own}
-    # It decides what the part channels are.
+    # It determines the part channels.
     config.objective = trained.objective
   config.data.labels = str(folder / 'labels.json')
   return config
@@ -64,15 +64,16 @@ def of_run(config: Config) -> Config:
 def model(config: Config, labels: LabelTable) -> Network | Segmenter:
   """Returns the network with as many classes and parts as the data has.
 
-  A `num_parts` in the section is that of a file of weights, for images without
-  parts.
+  A `num_parts` in the section replaces the data's, for a file of weights that
+  is evaluated on images without parts.
 
   Raises:
-    UserError: If it is to segment parts and there are none.
+    UserError: If it is a segmenter and the label table has no parts.
   """
   if config.model.name == 'segmenter' and not labels.num_parts:
     raise UserError(
-      'The label table has no parts: there is nothing to segment.'
+      'The label table has no parts to segment: set data.name to a data set'
+      ' with part masks.'
     )
   channels = labels.num_parts
   if config.objective.name == 'parts' and config.objective.targets == 'objects':
@@ -87,7 +88,7 @@ def make(
   labels: LabelTable,
   steps_per_epoch: int,
 ) -> Recipe:
-  """Returns everything that a training step holds fixed."""
+  """Returns the fixed objects of a training step."""
   attack = None
   if config.attack.name != 'none':
     attack = construct(attacks.ATTACKS, config.attack)
@@ -144,7 +145,7 @@ def initial_variables(
   `init.part` 'backbone' only the backbone is taken from it.
 
   Raises:
-    UserError: If there is nothing at the path, or it does not fit.
+    UserError: If the path does not exist, or its weights do not fit.
   """
   replicated = sharding.replicated(mesh)
   fresh = jax.jit(
@@ -185,7 +186,7 @@ def _from_run(
   fresh: Any,
   labels: LabelTable,
 ) -> Any:
-  """Returns `fresh` with what is wanted of another run's best variables."""
+  """Returns `fresh` with another run's best variables, all or the backbone."""
   loaded = checkpoint.load_best(path, jax.tree.leaves(fresh)[0].sharding)
   if config.init.part == 'backbone':
     loaded = {
@@ -204,11 +205,14 @@ def _from_torch(
   model: Network | Segmenter,
   fresh: Any,
 ) -> Any:
-  """Returns `fresh` with what is wanted of a torch state dict."""
+  """Returns `fresh` with a torch state dict, all or the backbone."""
   tensors = files.read_file(path, config.init.key)
   if isinstance(model, Segmenter):
     if config.init.part == 'all':
-      raise UserError(f'{path} holds an encoder alone; set init.part=backbone.')
+      raise UserError(
+        f'A segmenter takes only its encoder from {path}: set'
+        ' init.part=backbone.'
+      )
     inner = importer.encoder_variables(model.backbone(), tensors)
     backbone = {kind: {'backbone': inner.get(kind, {})} for kind in fresh}
   elif config.init.part == 'all':
@@ -234,8 +238,8 @@ def _check_same_shapes(path: pathlib.Path, loaded: Any, fresh: Any) -> None:
   )
   if wrong:
     lines = (
-      f'{name}: {have.get(name, "absent")} there,'
-      f' {want.get(name, "absent")} here'
+      f'{name}: {have.get(name, "absent")} in the run,'
+      f' {want.get(name, "absent")} in the model'
       for name in wrong[:3]
     )
     raise UserError(

@@ -1,4 +1,4 @@
-"""One mesh of all devices, and how arrays sit on it."""
+"""One mesh of all devices, and the shardings of arrays on it."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from pinpp_jax.errors import UserError
 
-# Smaller arrays are not worth a message of their own.
+# Arrays of fewer elements are not worth splitting.
 SMALL = 2**12
 
 
@@ -21,7 +21,7 @@ def mesh(fsdp: int = 1) -> jax.sharding.Mesh:
     fsdp: Devices along the second axis.
 
   Raises:
-    UserError: If the devices do not divide into groups of so many.
+    UserError: If `fsdp` does not divide the number of devices.
   """
   devices = jax.device_count()
   if fsdp < 1 or devices % fsdp:
@@ -41,11 +41,11 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def split(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-  """Returns for each array of a training state how it sits on a mesh.
+  """Returns the sharding of each array of a training state.
 
-  Arrays of `SMALL` elements or more are split over the axis 'fsdp' of the mesh
-  along their longest dimension that divides; every device holds the others
-  whole. With one device along that axis nothing is split.
+  Arrays of `SMALL` elements or more are split over the mesh axis 'fsdp' along
+  their longest divisible dimension; all others are replicated. With one device
+  along that axis nothing is split.
   """
   devices = mesh.shape['fsdp']
 

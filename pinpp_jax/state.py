@@ -1,4 +1,4 @@
-"""What a training run must remember, and nothing else."""
+"""The state of a training run, as its checkpoints hold it."""
 
 from typing import Any
 
@@ -26,10 +26,10 @@ class TrainState:
 
 
 def key(seed: int) -> jax.Array:
-  """Returns the key of the first variables.
+  """Returns the key of the initial variables.
 
-  Of another kind than the run's key: XLA's CPU compiler needs 0.4 s for each
-  array drawn with the default one, and a ResNet has a hundred of them.
+  Its implementation differs from the run's key: XLA's CPU compiler needs 0.4 s
+  for each array drawn with the default one, and a ResNet has a hundred arrays.
   """
   return jax.random.key(seed, impl='rbg')
 

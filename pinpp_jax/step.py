@@ -17,20 +17,20 @@ from pinpp_jax.state import TrainState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-  """All that a step does not change; hashable, so `jit` can hold it static.
+  """The fixed objects of a step; hashable, so that `jit` can hold it static.
 
   Attributes:
     model: Linen module, image in [0, 1] to a dict of outputs.
     objective: (model, variables, batch, key) to (loss, (batch_stats, metrics)).
     augment: Random changes of the batch on the device.
     attack: Adversary of the training images, or None.
-    attack_ramp: From the step to the factor on the attack's step size.
+    attack_ramp: Maps the step to the factor on the attack's step size.
     tx: Optimiser.
-    schedule: From the step to the learning rate that it uses.
-    frozen: Top-level modules whose parameters stay as they are.
-    ema_decay: Share of the average that a step keeps.
-    mesh: On whose axis 'fsdp' the state is split; None where every device holds
-      it whole.
+    schedule: Maps the step to its learning rate.
+    frozen: Paths of parameters that are not trained.
+    ema_decay: Weight of the past in the average.
+    mesh: Mesh over whose axis 'fsdp' the state is split; None if every device
+      holds the whole state.
   """
 
   model: nn.Module
@@ -79,24 +79,24 @@ def train_step(
 
 
 def keys(key: jax.Array, step: jax.Array | int) -> jax.Array:
-  """Returns a step's keys: of the augmentation, the attack and the network.
+  """Returns a step's keys: for the augmentation, the attack and the network.
 
-  The step alone decides its randomness, so a resumed run replays it.
+  They depend on the step alone, so a resumed run repeats its random numbers.
   """
   return jax.random.split(jax.random.fold_in(key, step), 3)
 
 
 def image_keys(key: jax.Array, ids: jax.Array) -> jax.Array:
-  """Returns the key of each image, (B,), from those of a step and the ids."""
+  """Returns one key per image, (B,), from a step's key and the ids."""
   return jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
 
 
 def perturb(
   state: TrainState, batch: Any, key: jax.Array, recipe: Recipe
 ) -> jax.Array:
-  """Returns adversarial images for the network as deployed.
+  """Returns adversarial images for the network in evaluation mode.
 
-  The adversary sees fixed statistics and no bypass, and one key per image.
+  The attack uses the running statistics, no bypass, and one key per image.
   """
 
   def predict(image):
@@ -112,9 +112,9 @@ def perturb(
 
 
 def _whole(params: Any, mesh: jax.sharding.Mesh | None) -> Any:
-  """Returns parameters as a network uses them: on every device.
+  """Returns parameters replicated over all devices, as the network uses them.
 
-  Said, or the compiler might split the images' features instead.
+  Without the constraint the compiler might split the features instead.
   """
   if mesh is None:
     return params
@@ -122,7 +122,7 @@ def _whole(params: Any, mesh: jax.sharding.Mesh | None) -> Any:
 
 
 def _split(state: TrainState, mesh: jax.sharding.Mesh | None) -> TrainState:
-  """Returns a state that is split over the devices as it was before."""
+  """Returns the state split over the devices as before the step."""
   if mesh is None:
     return state
   return jax.lax.with_sharding_constraint(state, sharding.split(state, mesh))

@@ -279,7 +279,7 @@ class TestMistakes:
     before = contents(whole)
     with pytest.raises(UserError, match=message) as error:
       run(whole / 'pseudo' / '1.0.0', **fields)
-    assert 'give another place with --config.output' in str(error.value)
+    assert 'give another folder with --config.output' in str(error.value)
     assert contents(whole) == before
 
   def test_a_set_begun_from_something_else(self, run, monkeypatch, tmp_path):
@@ -296,7 +296,7 @@ class TestMistakes:
 
   def test_a_place_that_is_taken(self, run, tmp_path):
     (tmp_path / 'mine').mkdir()
-    with pytest.raises(UserError, match='mine exists and is no set'):
+    with pytest.raises(UserError, match='mine exists and is not a set'):
       run(tmp_path / 'mine')
 
   def test_another_run_at_work(self, run, tmp_path):
@@ -338,7 +338,7 @@ class TestMistakes:
       config.model = (
         importlib.import_module('configs.mpm').get_config('smoke').model
       )
-    with pytest.raises(UserError, match="run of 'mpm', which cannot be told"):
+    with pytest.raises(UserError, match="run of the model 'mpm', which is"):
       label.run(config, tmp_path / 'run')
 
   @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ class TestMistakes:
         'imagenet2012 was not found',
       ),
       ({'source.wnids': ('n1',)}, 'n1 is not one of the 12 classes'),
-      ({'truth': 'nowhere'}, 'nowhere is no folder of masks'),
+      ({'truth': 'nowhere'}, 'nowhere is not a folder of masks'),
     ],
   )
   def test_a_source_or_truth_that_is_not_there(self, fields, message, run):

@@ -187,8 +187,8 @@ def test_an_accelerator_that_goes_unused_is_told(
   (tmp_path / 'dev/nvidia0').touch()
   main.warn_of_cpu()
   assert len(warnings) == 1
-  assert '(NVIDIA GPU) seems to be there, but JAX runs' in warnings[0]
-  assert 'extra cuda13' in warnings[0]
+  assert 'an accelerator (NVIDIA GPU), but JAX runs' in warnings[0]
+  assert 'pinpp_jax[cuda13]' in warnings[0]
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
   main.warn_of_cpu()
   assert len(warnings) == 1
@@ -239,7 +239,7 @@ def test_a_number_that_is_not_finite_stops_the_run():
 @pytest.mark.parametrize(
   ('processes', 'error', 'words'),
   [
-    (1, OSError(errno.ENOSPC, 'No space left on device', 'x'), 'written: '),
+    (1, OSError(errno.ENOSPC, 'No space left on device', 'x'), 'failed: '),
     (1, ValueError('A: b\nOUT: Disk quota exceeded [code]'), ': OUT: Disk'),
     (2, RuntimeError('[Gloo] Connection closed by peer'), 'of the 2 processes'),
   ],

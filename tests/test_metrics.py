@@ -107,7 +107,7 @@ def test_progress_line():
   progress = metrics.Progress(1000, 32, clock=clock)
   clock.now += 20
   assert progress(100, 2.5) == (
-    'step 100/1,000 (10%)  loss 2.5000  160.0 images/s  ETA 0:03:00'
+    'step 100/1,000 (10 %)  loss 2.5000  160.0 images/s  ETA 0:03:00'
   )
   clock.now += 10
   # The mean of 0.2 and 0.1 s per step, for 800 steps.

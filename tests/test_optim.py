@@ -134,7 +134,7 @@ def test_unknown_fields_are_refused(wrong):
     optim.make(SGD | wrong, 10, 512)
 
 
-def test_ema_covers_every_leaf_and_may_warm_up():
+def test_ema_covers_every_leaf():
   ema, new = (
     {'params': jnp.ones(3), 'batch_stats': jnp.ones(2)},
     {
@@ -144,10 +144,6 @@ def test_ema_covers_every_leaf_and_may_warm_up():
   )
   after = optim.update_ema(ema, new, 0.9)
   assert all(np.allclose(x, 0.9) for x in jax.tree.leaves(after))
-  early = optim.update_ema(ema, new, 0.9998, step=0)
-  assert all(np.allclose(x, 0.1) for x in jax.tree.leaves(early))
-  late = optim.update_ema(ema, new, 0.9998, step=10**7)
-  assert all(np.allclose(x, 0.9998) for x in jax.tree.leaves(late))
 
 
 def test_attack_ramp():
