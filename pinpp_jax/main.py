@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from pinpp_jax import evaluate, label, train
 from pinpp_jax.errors import UserError
-from pinpp_jax.machine import host_memory
+from pinpp_jax.machine import descriptors, host_memory
 from pinpp_jax.machine.accelerators import accelerators
 from pinpp_jax.runs import faults
 
@@ -59,6 +59,7 @@ def main(argv: list[str]) -> None:
     # Not at import time: data workers import this module again.
     if config.distributed:
       join_cluster()
+    descriptors.raise_limit()
     host_memory.keep()
     count_devices()
     warn_of_cpu()

@@ -1,9 +1,14 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and why one cannot be read."""
 
+import errno
 import json
 import os
 import pathlib
 from typing import Any
+
+from pinpp_jax.errors import UnreachableError
+
+_FULL = [os.strerror(number) for number in (errno.EMFILE, errno.ENFILE)]
 
 
 def write(path: str | os.PathLike[str], content: str | bytes) -> pathlib.Path:
@@ -25,3 +30,22 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> pathlib.Path:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
   """Writes a value as JSON in the same way."""
   write(path, json.dumps(value, indent=1, ensure_ascii=False) + '\n')
+
+
+def unreachable(
+  path: str | os.PathLike[str], reason: str | None
+) -> UnreachableError:
+  """Returns the error of a file that the system does not give.
+
+  Args:
+    path: The file.
+    reason: In the system's words, as `OSError.strerror` has it.
+  """
+  way = (
+    'Let the process hold more: ulimit -Sn $(ulimit -Hn).'
+    if reason in _FULL
+    else 'Is its disk mounted, and may you read it?'
+  )
+  return UnreachableError(
+    f'{path} cannot be read now ({reason}); this is no damage. {way}'
+  )

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from pinpp_jax.errors import UserError
+from pinpp_jax.errors import DamagedError, UserError
 
 CELL = 8  # Pixels along one side of a cell of the classifiers' label grid.
 
@@ -73,7 +73,7 @@ def decode(
       at a fraction of its size, which is faster.
 
   Raises:
-    UserError: If it cannot be read whole; the message holds `name`.
+    DamagedError: If it cannot be read whole; the message holds `name`.
   """
   try:
     image = Image.open(io.BytesIO(data))
@@ -83,7 +83,7 @@ def decode(
     # To its own mode it would be a copy.
     return image if image.mode == 'RGB' else image.convert('RGB')
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-    raise UserError(
+    raise DamagedError(
       f'{name} ({len(data)} bytes) is not a readable image: {e}. Fetch the'
       ' file again and rebuild the data set.'
     ) from e
@@ -93,7 +93,7 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
   """Returns the local part index of each pixel, (height, width) uint8.
 
   Raises:
-    UserError: If it is not an 8-bit picture of one channel.
+    DamagedError: If it is not an 8-bit picture of one channel.
   """
   try:
     mask = Image.open(io.BytesIO(data))
@@ -101,7 +101,7 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
       raise ValueError(f'it is of mode {mask.mode}, not 8 bits of one channel')
     return np.asarray(mask)
   except (OSError, SyntaxError, ValueError) as e:
-    raise UserError(f'The part mask of {name} is not readable: {e}.') from e
+    raise DamagedError(f'The part mask of {name} is not readable: {e}.') from e
 
 
 def random_box(

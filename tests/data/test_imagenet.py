@@ -1,6 +1,7 @@
 """One set of images in every layout: same names, same bytes."""
 
 import io
+import os
 import pickle
 import tarfile
 
@@ -8,8 +9,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from pinpp_jax.data.imagenet import layouts
-from pinpp_jax.errors import UserError
+from pinpp_jax.data.imagenet import layouts, tars
+from pinpp_jax.errors import UnreachableError, UserError
 
 WNIDS = ('n01440764', 'n04026417')
 
@@ -195,6 +196,57 @@ def test_archives_cut_short_are_refused(tmp_path):
     copy = layouts.open_copy(tmp_path)
     for name in copy.file_names():
       copy.read(name)
+
+
+def open_files(path):
+  """Returns how many descriptors of a file this process holds."""
+  links = [f'/proc/self/fd/{fd}' for fd in os.listdir('/proc/self/fd')]
+  return sum(os.path.exists(x) and os.path.samefile(x, path) for x in links)
+
+
+def test_a_tar_of_tars_takes_one_descriptor(tmp_path):
+  path = tmp_path / 'any.tar'
+  path.write_bytes(train_archive())
+  copy = layouts.open_copy(path)
+  for name in copy.file_names():
+    assert copy.read(name) == TRAIN[name]
+  assert open_files(path) == 1
+
+
+def test_the_index_of_a_tar_is_kept_until_the_tar_changes(
+  tmp_path, monkeypatch
+):
+  path, kept = tmp_path / 'any.tar', tmp_path / 'index'
+  path.write_bytes(train_archive())
+  indexed = []
+  index = tars.index
+  monkeypatch.setattr(
+    tars, 'index', lambda *where: indexed.append(where) or index(*where)
+  )
+
+  def opened():
+    indexed.clear()
+    copy = pickle.loads(pickle.dumps(layouts.open_copy(path, kept)))
+    assert copy.file_names() == sorted(TRAIN)
+    assert all(copy.read(name) == data for name, data in TRAIN.items())
+    # Of the inner tars; the outer one has few headers and is always read.
+    return sum(len(where) == 3 for where in indexed)
+
+  assert opened() == len(WNIDS)
+  assert opened() == 0
+  assert len(pickle.dumps(layouts.open_copy(path, kept))) < 2000
+  os.utime(path, ns=(1, 1))
+  assert opened() == len(WNIDS)
+  assert len(list(kept.iterdir())) == 1
+
+
+def test_a_tar_that_cannot_be_opened_is_no_damaged_tar(tmp_path):
+  path = tmp_path / 'any.tar'
+  path.write_bytes(train_archive())
+  copy = pickle.loads(pickle.dumps(layouts.open_copy(path)))
+  path.rename(tmp_path / 'away.tar')
+  with pytest.raises(UnreachableError, match='any.tar .*No such file'):
+    copy.read(next(iter(TRAIN)))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pinpp_jax.data.release import nesting, painting, splits
 from pinpp_jax.data.release.findings import Findings, Place, Refused
 from pinpp_jax.data.release.reader import Release
 from pinpp_jax.data.release.records import ClassRecord, ImageRecord
-from pinpp_jax.errors import UserError
+from pinpp_jax.errors import UnreachableError, UserError
 
 # What the release announces for the complete data set (its README and paper).
 PUBLISHED = {
@@ -138,6 +138,8 @@ def _file(
   """Returns the size of an image's file in bytes; None if it is skipped."""
   try:
     data = copy.read(image.file_name, 'train')
+  except UnreachableError:
+    raise
   except UserError as error:
     what = str(error).removeprefix(f'{image.file_name}: ')
     findings.bad('image not in the copy', place, what)

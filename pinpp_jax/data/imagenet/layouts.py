@@ -18,6 +18,7 @@ from typing import Protocol
 
 from PIL import Image
 
+from pinpp_jax.data import files
 from pinpp_jax.data.imagenet import tars, val_labels
 from pinpp_jax.errors import UserError
 
@@ -87,13 +88,12 @@ class FlatTar:
 
   def __init__(self, path: pathlib.Path, wnid_of: Mapping[str, str]):
     self._tar = tars.Tar(path)
-    members = {
-      name.rsplit('/', 1)[-1]: name
-      for name in self._tar.names
+    self._places = {
+      name.rsplit('/', 1)[-1]: place
+      for name, place in tars.index(path).items()
       if name.lower().endswith(_SUFFIXES)
     }
-    self._members = members
-    self._files = _by_class(sorted(members), wnid_of, path)
+    self._files = _by_class(sorted(self._places), wnid_of, path)
     self.wnids = tuple(sorted(self._files))
 
   def files(self, wnid: str) -> Sequence[str]:
@@ -104,39 +104,54 @@ class FlatTar:
     """Returns a file's bytes."""
     if file not in self._files.get(wnid, ()):
       return None
-    return self._tar.read(self._members[file])
+    return self._tar.read(file, *self._places[file])
 
 
 class TarOfTars:
-  """The official training archive: one tar per class inside a tar."""
+  """The official training archive: one tar per class inside a tar.
 
-  def __init__(self, path: pathlib.Path):
-    self._outer = tars.Tar(path)
-    self._names = {
-      pathlib.PurePosixPath(name).stem: name
-      for name in self._outer.names
+  Args:
+    path: The archive.
+    kept: Folder where the index of all its files is kept, see `tars.nested`.
+      Without it a class is indexed when one of its files is asked for.
+  """
+
+  def __init__(self, path: pathlib.Path, kept: pathlib.Path | None = None):
+    self._tar = tars.Tar(path)
+    self._inner = {
+      pathlib.PurePosixPath(name).stem: place
+      for name, place in tars.index(path).items()
       if _WNID.fullmatch(pathlib.PurePosixPath(name).stem)
       and name.endswith('.tar')
     }
-    if not self._names:
+    if not self._inner:
       raise UserError(f'{path}: holds no <wnid>.tar; is it the right archive?')
-    self.wnids = tuple(sorted(self._names))
-    self._inner: dict[str, tars.Tar] = {}
+    self.wnids = tuple(sorted(self._inner))
+    self._whole = tars.nested(path, self._inner, kept) if kept else None
+    self._of_class: dict[str, tars.Index] = {}
 
-  def _tar(self, wnid: str) -> tars.Tar:
-    if wnid not in self._inner:
-      self._inner[wnid] = self._outer.inner(self._names[wnid])
-    return self._inner[wnid]
+  def _index(self, wnid: str) -> tars.Index:
+    if wnid not in self._of_class:
+      offset, size = self._inner[wnid]
+      found = tars.index(self._tar.path, offset, offset + size)
+      self._of_class[wnid] = found
+    return self._of_class[wnid]
 
   def files(self, wnid: str) -> Sequence[str]:
-    """Returns the images of a class; reads its tar's headers once."""
-    return sorted(self._tar(wnid).names) if wnid in self._names else ()
+    """Returns the images of a class."""
+    if self._whole is not None:
+      return self._whole.below(wnid)
+    return list(self._index(wnid)) if wnid in self._inner else ()
 
   def read(self, wnid: str, file: str) -> bytes | None:
     """Returns a file's bytes."""
-    if wnid not in self._names or file not in self._tar(wnid).names:
+    if wnid not in self._inner:
       return None
-    return self._tar(wnid).read(file)
+    if self._whole is not None:
+      place = self._whole.get(f'{wnid}/{file}')
+    else:
+      place = self._index(wnid).get(file)
+    return self._tar.read(file, *place) if place else None
 
 
 class ImageNetCopy:
@@ -196,20 +211,27 @@ class ImageNetCopy:
     return _parts(file_name)[0]
 
 
-def open_copy(path: str | os.PathLike[str]) -> ImageNetCopy:
+def open_copy(
+  path: str | os.PathLike[str], kept: pathlib.Path | None = None
+) -> ImageNetCopy:
   """Returns the ImageNet copy at a folder or archive.
+
+  Args:
+    path: The folder or archive.
+    kept: Folder where the index of an archive is kept: for whoever wants to
+      know all of its images.
 
   Raises:
     UserError: nothing that looks like a copy is there.
   """
   root = pathlib.Path(path).expanduser()
   if root.is_file() and root.suffix == '.tar':
-    return ImageNetCopy(root, _archive(root))
+    return ImageNetCopy(root, _archive(root, kept))
   splits: dict[str, Images] = {}
   for base in (root / name for name in _ROOTS):
     if not base.is_dir():
       continue
-    if 'train' not in splits and (train := _train(base)):
+    if 'train' not in splits and (train := _train(base, kept)):
       splits['train'] = train
     if 'validation' not in splits and (held := _validation(base)):
       splits['validation'] = held
@@ -222,20 +244,22 @@ def open_copy(path: str | os.PathLike[str]) -> ImageNetCopy:
   return ImageNetCopy(root, splits)
 
 
-def _archive(path: pathlib.Path) -> dict[str, Images]:
+def _archive(
+  path: pathlib.Path, kept: pathlib.Path | None
+) -> dict[str, Images]:
   """Returns the one split in an archive that was named itself."""
-  if any(name.endswith('.tar') for name in tars.Tar(path).names):
-    return {'train': TarOfTars(path)}
+  if any(name.endswith('.tar') for name in tars.index(path)):
+    return {'train': TarOfTars(path, kept)}
   return {'validation': FlatTar(path, val_labels.find(path.parent))}
 
 
-def _train(base: pathlib.Path) -> Images | None:
+def _train(base: pathlib.Path, kept: pathlib.Path | None) -> Images | None:
   for name in _TRAIN:
     folder = base / name
     if wnids := _wnid_folders(folder):
       return Folders(folder, wnids)
     if (folder / _TRAIN_TAR).is_file():
-      return TarOfTars(folder / _TRAIN_TAR)
+      return TarOfTars(folder / _TRAIN_TAR, kept)
   return None
 
 
@@ -300,7 +324,7 @@ def _read_file(path: pathlib.Path) -> bytes | None:
   except (FileNotFoundError, NotADirectoryError):
     return None
   except OSError as error:
-    raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+    raise files.unreachable(path, error.strerror) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,89 +1,192 @@
 """Random access to the files in an uncompressed tar, without unpacking it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
+import hashlib
+import io
 import os
 import pathlib
 import tarfile
+import threading
 from typing import Any
 
-from pinpp_jax.errors import UserError
+from absl import logging
+import numpy as np
+
+from pinpp_jax.data import files, progress
+from pinpp_jax.errors import DamagedError, UserError
+
+
+class Index(Mapping[str, tuple[int, int]]):
+  """Name -> (offset, size) in bytes of the files in a tar.
+
+  An array, so that a million files are small and quick to send to workers; one
+  that was read from a file is sent as that file's name.
+
+  Args:
+    rows: (name S, offset int64, size int64), sorted by name.
+  """
+
+  def __init__(self, rows: np.ndarray):
+    self._rows = rows
+
+  @classmethod
+  def of(cls, places: Mapping[str, tuple[int, int]]) -> 'Index':
+    """Returns the index of a dict."""
+    named = sorted((n.encode(), *place) for n, place in places.items())
+    width = max((len(name) for name, _, _ in named), default=1)
+    kind = [('name', f'S{width}'), ('offset', 'i8'), ('size', 'i8')]
+    return cls(np.array(named, kind))
+
+  @classmethod
+  def load(cls, path: pathlib.Path) -> 'Index':
+    """Returns the index that was saved; all processes share its memory."""
+    return cls(np.load(path, mmap_mode='r', allow_pickle=False))
+
+  def save(self, path: pathlib.Path) -> None:
+    """Writes the index, whole or not at all."""
+    content = io.BytesIO()
+    np.save(content, self._rows, allow_pickle=False)
+    files.write(path, content.getvalue())
+
+  def below(self, folder: str) -> list[str]:
+    """Returns the names that begin with 'folder/', without it, sorted."""
+    start, end = (
+      np.searchsorted(self._rows['name'], (folder + c).encode()) for c in '/0'
+    )
+    names = self._rows['name'][start:end]
+    return [name.decode()[len(folder) + 1 :] for name in names]
+
+  def __getitem__(self, name: str) -> tuple[int, int]:
+    place = np.searchsorted(self._rows['name'], name.encode())
+    if place < len(self) and self._rows['name'][place] == name.encode():
+      return int(self._rows['offset'][place]), int(self._rows['size'][place])
+    raise KeyError(name)
+
+  def __iter__(self) -> Iterator[str]:
+    return (name.decode() for name in self._rows['name'])
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __reduce__(self) -> Any:
+    file = getattr(self._rows, 'filename', None)
+    return (Index.load, (file,)) if file else (Index, (self._rows,))
 
 
 class Tar:
-  """The index of a tar, or of a tar inside a tar: where each file's bytes lie.
+  """Reads bytes of a tar through one descriptor; pickles without it."""
 
-  Only the headers are read, once. Pickles without its open file, so every
-  process opens its own.
+  def __init__(self, path: pathlib.Path):
+    self.path = path
+    self._lock = threading.Lock()
+    self._file: int | None = None
+
+  def read(self, name: str, offset: int, size: int) -> bytes:
+    """Returns the bytes of the file `name`.
+
+    Raises:
+      DamagedError: the archive ends before the file does.
+      UnreachableError: it cannot be opened or read.
+    """
+    pieces = []
+    try:
+      with self._lock:
+        if self._file is None:
+          self._file = os.open(self.path, os.O_RDONLY)
+      while size:
+        piece = os.pread(self._file, size, offset)
+        if not piece:
+          raise DamagedError(
+            f'{self.path}: ends inside {name}; it was cut short'
+          )
+        pieces.append(piece)
+        offset, size = offset + len(piece), size - len(piece)
+    except OSError as error:
+      raise files.unreachable(self.path, error.strerror) from error
+    return b''.join(pieces)
+
+  def __reduce__(self) -> Any:
+    return Tar, (self.path,)
+
+  def __del__(self):
+    if self._file is not None:
+      os.close(self._file)
+
+
+def index(path: pathlib.Path, start: int = 0, end: int = 0) -> Index:
+  """Returns the index of a tar, or of one inside a tar between two offsets.
+
+  Only the headers are read.
 
   Raises:
     UserError: the archive is missing, compressed or cut short.
   """
-
-  def __init__(self, path: pathlib.Path, start: int = 0, end: int = 0):
-    self.path = path
-    self._file: int | None = None
-    try:
-      self._places = _index(path, start, end or os.path.getsize(path))
-    except (OSError, tarfile.TarError) as error:
-      raise UserError(
-        f'{path}: is not a whole, uncompressed tar ({error}); compare its size '
-        'and checksum with the ones published'
-      ) from error
-
-  @property
-  def names(self) -> Mapping[str, tuple[int, int]]:
-    """The names of the files, with offset and size in bytes."""
-    return self._places
-
-  def read(self, name: str) -> bytes:
-    """Returns a file's bytes.
-
-    Raises:
-      UserError: the archive ends before the file does.
-    """
-    offset, size = self._places[name]
-    if self._file is None:
-      self._file = os.open(self.path, os.O_RDONLY)
-    pieces = []
-    while size:
-      piece = os.pread(self._file, size, offset)
-      if not piece:
-        raise UserError(f'{self.path}: ends inside {name}; it was cut short')
-      pieces.append(piece)
-      offset, size = offset + len(piece), size - len(piece)
-    return b''.join(pieces)
-
-  def inner(self, name: str) -> 'Tar':
-    """Returns the index of a tar that is a file of this one."""
-    offset, size = self._places[name]
-    return Tar(self.path, offset, offset + size)
-
-  def __getstate__(self) -> dict[str, Any]:
-    return dict(self.__dict__, _file=None)
-
-  def __del__(self):
-    file = getattr(self, '_file', None)
-    if file is not None:
-      os.close(file)
-
-
-def _index(
-  path: pathlib.Path, start: int, end: int
-) -> dict[str, tuple[int, int]]:
-  """Returns name -> (offset, size) of the files between two offsets."""
   places: dict[str, tuple[int, int]] = {}
-  with open(path, 'rb') as file:
-    file.seek(start)
-    with tarfile.TarFile(fileobj=file, mode='r') as archive:
-      for member in archive:
-        if member.offset >= end:
-          break
-        if not member.isreg():
-          continue
-        if member.offset_data + member.size > end:
-          raise tarfile.ReadError(f'{member.name} goes beyond the end')
-        places[member.name.removeprefix('./')] = (
-          member.offset_data,
-          member.size,
-        )
-  return places
+  try:
+    end = end or os.path.getsize(path)
+    with open(path, 'rb') as file:
+      file.seek(start)
+      with tarfile.TarFile(fileobj=file, mode='r') as archive:
+        for member in archive:
+          if member.offset >= end:
+            break
+          if not member.isreg():
+            continue
+          if member.offset_data + member.size > end:
+            raise tarfile.ReadError(f'{member.name} goes beyond the end')
+          name = member.name.removeprefix('./')
+          places[name] = member.offset_data, member.size
+  except tarfile.TarError as error:
+    raise UserError(
+      f'{path}: is not a whole, uncompressed tar ({error}); compare its size '
+      'and checksum with the ones published'
+    ) from error
+  except OSError as error:
+    raise files.unreachable(path, error.strerror) from error
+  return Index.of(places)
+
+
+def nested(
+  path: pathlib.Path,
+  inner: Mapping[str, tuple[int, int]],
+  folder: pathlib.Path,
+) -> Index:
+  """Returns the index of all files in the tars of a tar, '<folder>/<file>'.
+
+  It is kept in a file, so that only the first start has to read a million
+  headers all over the archive.
+
+  Args:
+    path: The outer tar.
+    inner: Folder -> offset and size of its tar.
+    folder: Where the file is kept; if nothing can be written there, the index
+      is made each time.
+  """
+  state = path.stat()
+  place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]
+  name = f'{path.stem}-{place}-'
+  kept = folder / f'{name}{state.st_size}-{state.st_mtime_ns}.npy'
+  with contextlib.suppress(OSError, ValueError):
+    return Index.load(kept)
+  places: dict[str, tuple[int, int]] = {}
+  what = f'Indexing {path}'
+  for wnid in progress.lines(inner, len(inner), what):
+    offset, size = inner[wnid]
+    found = index(path, offset, offset + size)
+    places |= {f'{wnid}/{file}': found[file] for file in found}
+  made = Index.of(places)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f'{name}*.npy'):
+      old.unlink(missing_ok=True)
+    made.save(kept)
+    return Index.load(kept)
+  except OSError as error:
+    logging.warning(
+      'The index of %s cannot be kept in %s (%s): it is made again next time.',
+      path,
+      folder,
+      error.strerror,
+    )
+  return made

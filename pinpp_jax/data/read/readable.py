@@ -4,7 +4,7 @@ from concurrent import futures
 
 from pinpp_jax.data import views
 from pinpp_jax.data.read.sources import Chosen, Source
-from pinpp_jax.errors import UserError
+from pinpp_jax.errors import DamagedError
 
 _BLOCK = 256  # Examples that a thread takes at once.
 
@@ -35,6 +35,6 @@ def _fault(source: Source, index: int) -> str:
     views.decode(example['image'], example['file_name'])
     if example['part_mask'] is not None:
       views.decode_mask(example['part_mask'], example['file_name'])
-  except UserError as error:
+  except DamagedError as error:
     return str(error)
   return ''

@@ -21,8 +21,9 @@ import tensorflow_datasets as tfds
 from pinpp_jax.data.imagenet import layouts
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.data.read import pseudo
+from pinpp_jax.data.read.shards import Records
 from pinpp_jax.data.release import splits
-from pinpp_jax.errors import UserError
+from pinpp_jax.errors import DamagedError, UserError
 
 
 class Example(TypedDict):
@@ -185,7 +186,8 @@ class Recorded:
         f'The split of {self.folder} has the hash {self.split_hash!r}, not'
         f' {split_hash!r}: it was built from another list of images.'
       )
-    self._records = _open(self.folder, split)
+    builder = tfds.builder_from_directory(self.folder)
+    self._records = Records(builder, split, ('image', 'part_mask'))
 
   @functools.cached_property
   def split_hash(self) -> str:
@@ -241,10 +243,11 @@ class Recorded:
       raise IndexError(index)
     try:
       return self._records[index]
-    except Exception as e:
-      raise UserError(
+    except DamagedError as e:
+      raise DamagedError(
         f'Record {index} of {self._split} in {self.folder} cannot be read'
-        f' ({e}): a shard is damaged. Delete the folder and build it again.'
+        f' ({e}): a shard is damaged. Copy that shard again, or delete the'
+        ' folder and build it again.'
       ) from e
 
 
@@ -274,7 +277,7 @@ class ImageNet:
     labels: LabelTable,
   ):
     self.labels = labels
-    self._copy = layouts.open_copy(path)
+    self._copy = layouts.open_copy(path, data_folder(data_dir) / 'index')
     self._split = split
     number = _numbers(labels, wnids)
     hidden = {n for name in exclude for n in file_names(name, data_dir)}
@@ -367,8 +370,8 @@ class TfdsImageNet:
     label = int(self._label[index])
     try:
       record = self._records[int(self._place[index])]
-    except Exception as e:
-      raise UserError(
+    except DamagedError as e:
+      raise DamagedError(
         f'{self.file_name(index)} cannot be read from {self._folder} ({e}): a'
         ' shard is damaged. Prepare the data set again.'
       ) from e
@@ -467,25 +470,6 @@ class Chosen:
     return self.source.file_name(self.indices[index])
 
 
-def _open(folder: pathlib.Path, split: str) -> Sequence[Mapping[str, Any]]:
-  """Returns the records of a split; images and masks stay encoded."""
-  builder = tfds.builder_from_directory(folder)
-  skip = tfds.decode.SkipDecoding()
-  return _split(builder, split, {k: skip for k in ('image', 'part_mask')})
-
-
-def _split(
-  builder: Any, split: str, decoders: Mapping[str, Any]
-) -> Sequence[Mapping[str, Any]]:
-  try:
-    return builder.as_data_source(split, decoders=decoders)
-  except (ValueError, KeyError, AssertionError) as e:
-    raise UserError(
-      f'split={split!r} is not one of {sorted(builder.info.splits)} of'
-      f' {builder.data_dir}, nor a part of one in TFDS notation.'
-    ) from e
-
-
 def _table(folder: pathlib.Path) -> LabelTable:
   path = folder / 'labels.json'
   if not path.is_file():
@@ -524,9 +508,7 @@ def _imagenet2012(path: str, data_dir: str) -> pathlib.Path:
   return max(found, key=lambda p: p.name)
 
 
-def _tfds_records(
-  folder: pathlib.Path, split: str
-) -> Sequence[Mapping[str, Any]]:
+def _tfds_records(folder: pathlib.Path, split: str) -> Records:
   """Returns the records of a split of imagenet2012; images stay encoded."""
   try:
     builder: Any = tfds.builder_from_directory(folder, 'array_record')
@@ -536,8 +518,7 @@ def _tfds_records(
       f' Convert it: tfds convert_format --dataset_version_dir={folder}'
       ' --out_file_format=array_record'
     ) from e
-  skip = {'image': tfds.decode.SkipDecoding()}
-  return _split(builder, split, skip)
+  return Records(builder, split, ('image',))
 
 
 def _check_classes(
