@@ -108,7 +108,7 @@ def config_of(condition: str, robust: bool, options: argparse.Namespace) -> Any:
 
 def training_source(condition: str, config: Any) -> data.Source:
   """Returns the annotated images, and the others with what they may know."""
-  annotated = inputs.recorded(config.data, 'train')
+  annotated = inputs.Inputs(config.data).recorded('train')
   release = _release(config.data.data_dir)
   others = data.ImageNet(
     path=str(release / 'imagenet'),
@@ -176,7 +176,7 @@ class Condition:
     """Trains with a seed; returns the scores of the averaged weights."""
     trained = self._create(state.key(seed))
     key = jax.random.key(seed)
-    batches = inputs.training(self._config.data, self._source, seed)
+    batches = inputs.training_batches(self._config.data, self._source, seed)
     for batch in itertools.islice(batches, self._steps):
       placed = self._put(batch)
       trained, _ = step.train_step(trained, placed, key, recipe=self._recipe)
@@ -200,7 +200,13 @@ class Condition:
         prefix=prefix,
         limit=options.limit,
         model=self._model,
-        batches=functools.partial(inputs.evaluation, self._config.data, source),
+        batches=functools.partial(
+          inputs.evaluation_batches,
+          self._config.data,
+          source,
+          image_size=self._config.data.image_size,
+          eval_resize=self._config.data.eval_resize,
+        ),
         put=self._put,
         labels=labels,
         examples=len(source),

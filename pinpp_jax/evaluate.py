@@ -38,11 +38,12 @@ def run(config: Config, workdir: pathlib.Path) -> bool:
   signal.signal(signal.SIGTERM, signal.SIG_DFL)
   with rundir.locked(workdir):
     rundir.log_to(workdir)
-    finish(recipe.of_run(config), workdir)
+    config = recipe.of_run(config)
+    finish(config, inputs.Inputs(config.data), workdir)
   return True
 
 
-def finish(config: Config, workdir: pathlib.Path) -> None:
+def finish(config: Config, data: inputs.Inputs, workdir: pathlib.Path) -> None:
   """Scores the final splits with the best weights.
 
   Process 0 writes `protocol.json` (which images, with which preprocessing),
@@ -52,7 +53,7 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
   put = functools.partial(sharding.put, mesh=mesh)
   key = jax.random.key(config.seed)
   first = config.final_splits[0]
-  source = inputs.split_source(config.data, first)
+  source = data.split(first)
   model = recipe.model(config, source.labels)
   if (workdir / 'best').is_dir():
     variables = checkpoint.load_best(workdir, sharding.replicated(mesh))
@@ -68,11 +69,11 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
   rundir.claim(workdir, config, source)
   writes = jax.process_index() == 0
   if writes:
-    protocol = {s: inputs.about(config.data, s) for s in config.final_splits}
+    protocol = {s: data.protocol(s) for s in config.final_splits}
     write_json(workdir / 'protocol.json', protocol)
   found = {}
   for split in config.final_splits:
-    made = evaluators(config, split, model, put, workdir)
+    made = evaluators(config, data, split, model, put, workdir)
     found |= scores(made, variables, key)
   if writes:
     write_json(workdir / 'scores.json', found)
@@ -82,8 +83,8 @@ def finish(config: Config, workdir: pathlib.Path) -> None:
     number=config.report_samples,
     model=model,
     batches=functools.partial(
-      inputs.evaluation,
-      inputs.of_split(config.data, first),
+      data.batches,
+      first,
       spread(source, config.report_samples),
     ),
     put=put,
@@ -105,6 +106,7 @@ def spread(source: Source, number: int) -> Chosen:
 
 def evaluators(
   config: Config,
+  data: inputs.Inputs,
   split: str,
   model: nn.Module,
   put: Callable[[Any], Any],
@@ -116,13 +118,10 @@ def evaluators(
   Without a `workdir` it keeps none, as during training, whose weights change.
   """
   sharding.check_batch_size('data.eval_batch_size', config.data.eval_batch_size)
-  source = inputs.split_source(config.data, split)
+  source = data.split(split)
 
   def batches(split: str = split):
-    return inputs.evaluation(
-      inputs.of_split(config.data, split),
-      inputs.split_source(config.data, split),
-    )
+    return data.batches(split)
 
   made = {}
   for name, section in config.evals.items():
@@ -135,7 +134,7 @@ def evaluators(
       labels=source.labels,
       examples=len(source),
       folder=workdir / 'evals' / split / name if workdir else None,
-      about=inputs.about(config.data, split),
+      about=data.protocol(split),
     )
   return made
 

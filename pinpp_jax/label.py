@@ -63,7 +63,7 @@ def run(config: Config, workdir: pathlib.Path) -> bool:
   """
   with rundir.locked(workdir):
     rundir.log_to(workdir)
-    annotated = inputs.recorded(config.data, 'test')
+    annotated = inputs.Inputs(config.data).recorded('test')
     truth = true_masks(config)
     segmenter = load(config, annotated.labels)
     options = Options(image_size=config.data.image_size, **config.labelling)

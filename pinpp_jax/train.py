@@ -32,19 +32,21 @@ def run(config: Config, workdir: pathlib.Path) -> bool:
     faults.Preemption(together=True) as preempted,
   ):
     rundir.log_to(workdir)
-    if not train(config, workdir, preempted):
+    data = inputs.Inputs(config.data)
+    if not train(config, data, workdir, preempted):
       return False
     if (workdir / 'scores.json').exists():
       logging.info(
         '%s is finished; --config.run=evaluate scores it again.', workdir
       )
     else:
-      evaluate.finish(config, workdir)
+      evaluate.finish(config, data, workdir)
   return True
 
 
 def train(
   config: Config,
+  data: inputs.Inputs,
   workdir: pathlib.Path,
   preempted: faults.Preemption,
 ) -> bool:
@@ -53,26 +55,18 @@ def train(
   put = functools.partial(sharding.put, mesh=mesh)
   key = jax.random.key(config.seed)
 
-  source = inputs.training_source(config.data)
-  rundir.claim(
-    workdir,
-    config,
-    inputs.recorded(config.data, 'train'),
-    inputs.pseudo_hash(config.data),
-  )
-  steps_per_epoch = inputs.steps_per_epoch(config.data, source)
-  total_steps = max(1, round(config.optim.epochs * steps_per_epoch))
-  eval_steps = max(1, round(config.eval_epochs * steps_per_epoch))
+  source = data.training
+  rundir.claim(workdir, config, data.recorded('train'), data.pseudo_hash)
+  total_steps = max(1, round(config.optim.epochs * data.steps_per_epoch))
+  eval_steps = max(1, round(config.eval_epochs * data.steps_per_epoch))
 
   model = recipe.model(config, source.labels)
-  fixed = recipe.make(config, model, source.labels, steps_per_epoch)
-  evaluators = evaluate.evaluators(config, config.eval_split, model, put)
+  fixed = recipe.make(config, model, source.labels, data.steps_per_epoch)
+  evaluators = evaluate.evaluators(config, data, config.eval_split, model, put)
   state = recipe.initial_state(config, model, fixed.tx, source.labels, mesh)
 
   with (
-    contextlib.closing(
-      inputs.training(config.data, source, config.seed, put)
-    ) as batches,
+    contextlib.closing(data.training_batches(config.seed, put)) as batches,
     checkpoint.Checkpoints(workdir) as checkpoints,
     checkpoint.Best(workdir) as best,
     faults.Stall(config.stall_minutes) as step_ended,

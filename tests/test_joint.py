@@ -41,19 +41,19 @@ def joint(mini_data, pseudo_set):
 
 
 def test_every_training_image_is_there_once(joint, mini_data):
-  source = inputs.training_source(joint.data)
+  source = inputs.Inputs(joint.data).training
   names = [source.file_name(i) for i in range(len(source))]
   assert len(set(names)) == len(names)
   copy = mini_data / 'downloads/manual/pinpp_mini/imagenet/train'
   held = set()
   for split in ('validation', 'test'):
-    part = inputs.recorded(joint.data, split)
+    part = inputs.Inputs(joint.data).recorded(split)
     held |= {part.file_name(i) for i in range(len(part))}
   wanted = {f'{path.parent.name}/{path.name}' for path in copy.glob('*/*.JPEG')}
   assert set(names) == wanted - held and held
   kinds = collections.Counter(source[i]['source'] for i in range(len(source)))
   assert kinds['pseudo'] == 20
-  assert kinds['human'] == len(inputs.recorded(joint.data, 'train'))
+  assert kinds['human'] == len(inputs.Inputs(joint.data).recorded('train'))
   assert kinds['none'] == len(source) - kinds['pseudo'] - kinds['human'] > 0
 
 
@@ -62,7 +62,7 @@ def test_a_copy_with_nothing_left_is_no_mistake(joint, mini_data, tmp_path):
   recipe.output, recipe.truth = str(tmp_path / '1.0.0'), ''
   label.run(recipe, tmp_path / 'run')
   joint.data.pseudo = recipe.output
-  source = inputs.training_source(joint.data)
+  source = inputs.Inputs(joint.data).training
   kinds = {source[i]['source'] for i in range(len(source))}
   assert kinds == {'human', 'pseudo'}
 
@@ -109,8 +109,8 @@ def test_an_interrupted_joint_run_ends_like_the_whole_run(
 def test_a_run_does_not_go_on_with_other_pseudo_labels(
   joint, pseudo_set, tmp_path
 ):
-  source = inputs.recorded(joint.data, 'train')
-  used = inputs.pseudo_hash(joint.data)
+  source = inputs.Inputs(joint.data).recorded('train')
+  used = inputs.Inputs(joint.data).pseudo_hash
   rundir.claim(tmp_path, joint, source, used)
   # Scoring does not read them, and must not make the run forget.
   rundir.claim(tmp_path, joint, source)
@@ -121,7 +121,9 @@ def test_a_run_does_not_go_on_with_other_pseudo_labels(
   try:
     manifest.write_text(before + ' ')
     with pytest.raises(UserError, match='started with other pseudo labels'):
-      rundir.claim(tmp_path, joint, source, inputs.pseudo_hash(joint.data))
+      rundir.claim(
+        tmp_path, joint, source, inputs.Inputs(joint.data).pseudo_hash
+      )
   finally:
     manifest.write_text(before)
 
@@ -129,4 +131,4 @@ def test_a_run_does_not_go_on_with_other_pseudo_labels(
 def test_a_missing_set_names_the_command_that_makes_it(joint):
   joint.data.pseudo = 'pinpp_pseudo'
   with pytest.raises(UserError, match='configs/label.py'):
-    inputs.training_source(joint.data)
+    len(inputs.Inputs(joint.data).training)

@@ -56,14 +56,14 @@ def states(mini_data, tmp_path_factory):
   def read(folder):
     name = folder.name
     config = dict(map(reversed, tasks.configs(mini_data, folder)[:2]))[name]
-    source = inputs.training_source(config.data)
+    source = inputs.Inputs(config.data).training
     if name not in fresh:
       model = recipe.model(config, source.labels)
       fixed = recipe.make(config, model, source.labels, 24)
       fresh[name] = recipe.initial_state(
         config, model, fixed.tx, source.labels, sharding.mesh()
       )
-    batches = inputs.training(config.data, source, config.seed)
+    batches = inputs.training_batches(config.data, source, config.seed)
     with checkpoint.Checkpoints(folder) as checkpoints:
       state = checkpoints.restore(fresh[name], batches)
     place = batches.get_state()
