@@ -10,7 +10,8 @@ usage() {
   cat <<'TEXT'
 ./launch.sh mini        on the embedded data set: a segmenter, its pseudo labels,
                         MPM trained with them, and runs/mini.html over all
-./launch.sh test [...]  the test suite (arguments go to pytest)
+./launch.sh test [...]  the test suite without the slow tests; with --all, every
+                        test (other arguments go to pytest)
 ./launch.sh run [...]   python -m pinpp_jax.main with these arguments
 ./launch.sh install     the environment alone
 
@@ -133,8 +134,13 @@ case $command in
     # XLA's CPU client has aborted a process about once in 2,500 tests, nobody
     # knows why: the test that ran then, and no other, gets a second try. What a
     # library says before it aborts is to be seen.
-    exec "$venv/bin/python" -m pytest -n auto --capture=sys \
-      --reruns 1 --only-rerun '^worker crashed$' "$@"
+    chosen=(-m 'not slow')
+    for argument; do
+      shift
+      if [[ $argument == --all ]]; then chosen=(); else set -- "$@" "$argument"; fi
+    done
+    exec "$venv/bin/python" -m pytest -n auto --dist=loadgroup --capture=sys \
+      --reruns 1 --only-rerun '^worker crashed$' "${chosen[@]}" "$@"
     ;;
   run)
     prepare ''

@@ -92,7 +92,7 @@ def main() -> None:
   parser.add_argument('--quick', action='store_true', help='a tiny run')
   options = parser.parse_args()
   if options.quick:
-    options.batch, options.size, options.depth = 2, 32, 18
+    options.batch, options.size, options.depth = 2, 32, 10
     options.width, options.rounds = 8, 1
 
   host_memory.keep()  # As main does.

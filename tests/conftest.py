@@ -4,6 +4,7 @@ import gc
 import os
 import pathlib
 import tempfile
+import threading
 
 # Two runs of one recipe compile once, in subprocesses too.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
@@ -77,3 +78,42 @@ def mini_data(tmp_path_factory) -> pathlib.Path:
   drawn_release.render(manual, unannotated=2, validation=2)
   run.build('pinpp_mini', folder)
   return folder
+
+
+class _EveryMinute:
+  """Prints a line a minute: how far the suite is."""
+
+  def __init__(self):
+    self._total = self._done = self._failed = 0
+    self._over = threading.Event()
+
+  def pytest_sessionstart(self, session):
+    write = session.config.pluginmanager.get_plugin('terminalreporter')
+    threading.Thread(target=self._report, args=(write,), daemon=True).start()
+
+  def _report(self, terminal):
+    minutes = 0
+    while not self._over.wait(60):
+      minutes += 1
+      terminal.write_line(
+        f'\n{minutes} min: {self._done} of {self._total} tests,'
+        f' {self._failed} failed'
+      )
+
+  def pytest_collection_finish(self, session):
+    self._total = self._total or len(session.items)
+
+  def pytest_xdist_node_collection_finished(self, node, ids):
+    self._total = len(ids)
+
+  def pytest_runtest_logreport(self, report):
+    self._done += report.when == 'teardown'
+    self._failed += report.failed
+
+  def pytest_sessionfinish(self):
+    self._over.set()
+
+
+def pytest_configure(config):
+  if not hasattr(config, 'workerinput'):
+    config.pluginmanager.register(_EveryMinute())

@@ -10,28 +10,32 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def slow(name, line):
+  return pytest.param(name, line, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
   ('name', 'line'),
   [
-    ('parts_loss', 'x as fast and needs'),
-    ('cpu_layers', 'x as fast'),
-    ('cpu_convolutions', 'pointwise'),
-    ('train_step', 'adversarial / clean:'),
-    ('segmenter', 'class known, 3,308 parts against class known, 30 parts:'),
-    ('autoattack', 'standard'),
-    ('row_sums', 'one axis:'),
+    ('pieces.parts_loss', 'x as fast and needs'),
+    ('pieces.cpu_layers', 'x as fast'),
+    ('pieces.cpu_convolutions', 'pointwise'),
+    ('pieces.row_sums', 'one axis:'),
     ('viewer', 'first page'),
-    ('race', 'compiled after warm-up: 0'),
     ('input', 'images/s of a core'),
     ('scaling', 'A MODEL, not measured'),
-    ('host_memory', 'MPM clean: '),
+    slow('train_step', 'adversarial / clean:'),
+    slow('segmenter', 'class known, 3,308 parts against class known, 30 parts'),
+    slow('autoattack', 'standard'),
+    slow('race', 'compiled after warm-up: 0'),
+    slow('pieces.host_memory', 'MPM clean: '),
   ],
 )
 def test_quick_form(name, line):
   opponents = {
     'autoattack': ('torch', 'pyautoattack'),
     'race': ('torch',),
-    'host_memory': ('torch',),
+    'pieces.host_memory': ('torch',),
   }
   for opponent in opponents.get(name, ()):
     pytest.importorskip(opponent)

@@ -21,9 +21,7 @@ def config(name, variant):
 
 # Those that do something else have tests of their own: tests/test_<run>.py.
 TRAINED = [name for name in NAMES if config(name, 'smoke').run == 'train']
-VARIANTS = [(name, '') for name in TRAINED] + [
-  ('mpm', f'{option}-') for option in (*ABLATIONS, 'reference')
-]
+OPTIONS = (*ABLATIONS, 'reference')
 
 
 class Killed(BaseException):
@@ -37,11 +35,11 @@ def smoke(name, option, data_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('name', 'option'), VARIANTS)
+@pytest.mark.parametrize('name', TRAINED)
 def test_an_interrupted_run_ends_like_the_whole_run(
-  name, option, tmp_path, mini_data, monkeypatch
+  name, tmp_path, mini_data, monkeypatch
 ):
-  recipe = smoke(name, option, mini_data)
+  recipe = smoke(name, '', mini_data)
   train.run(recipe, tmp_path / 'whole')
 
   offer = checkpoint.Best.offer
@@ -60,6 +58,15 @@ def test_an_interrupted_run_ends_like_the_whole_run(
   whole, parts = (tmp_path / which for which in ('whole', 'parts'))
   runs.assert_same(whole, parts)
   assert (parts / 'report.html').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('option', OPTIONS)
+def test_an_ablation_runs_to_its_report(option, tmp_path, mini_data):
+  """Resuming is the same for all networks of configs/mpm.py."""
+  train.run(smoke('mpm', f'{option}-', mini_data), tmp_path)
+  assert (tmp_path / 'scores.json').exists()
+  assert (tmp_path / 'report.html').exists()
 
 
 @pytest.mark.parametrize('name', NAMES)

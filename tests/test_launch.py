@@ -292,17 +292,16 @@ class Job:
     self._checkout = checkout
     checkout.launch(
       *('slurm', '--gpus_per_node=2', '--'),
-      f'--config={ROOT}/configs/mpm.py:smoke',
+      f'--config={ROOT}/configs/resnet.py:smoke',
       *(f'--workdir={self.workdir}', f'--config.data.data_dir={data_dir}'),
-      *('--config.optim.epochs=2', '--config.eval_epochs=1'),
-      *('--config.log_steps=1', '--config.attack.steps=1'),
-      '--config.evals.pgd10.attack.steps=1',
+      *('--config.optim.epochs=2.0', '--config.eval_epochs=1.0'),
+      *('--config.log_steps=1', '--config.data.batch_size=48'),
     )
 
   def start(self, tasks=2):
     """Starts the batch script as SLURM would."""
     return subprocess.Popen(
-      ['bash', self._checkout.folder / 'runs/slurm/mpm-smoke.sbatch'],
+      ['bash', self._checkout.folder / 'runs/slurm/resnet-smoke.sbatch'],
       cwd=self._checkout.folder,
       env=self._checkout.environment
       | processes.meeting()
@@ -322,8 +321,8 @@ class Job:
 def test_a_job_that_is_told_to_stop_comes_back_and_ends(checkout, mini_data):
   job = Job(checkout, mini_data)
   process = job.start()
-  seen = until('step 2/48', process)
-  assert 'step 2/48' in seen, seen
+  seen = until('step 2/16', process)
+  assert 'step 2/16' in seen, seen
   # SLURM tells all of them; it takes no more than one.
   os.kill(job.tasks()[1], signal.SIGTERM)
   output, _ = process.communicate(timeout=400)
@@ -340,7 +339,7 @@ def test_a_job_that_is_told_to_stop_comes_back_and_ends(checkout, mini_data):
   assert 'Resuming after step' in output
   assert [call[0] for call in checkout.called[calls:]] == ['srun']
   rows = [row for row in metrics.read(job.workdir) if 'train/loss' in row]
-  assert [row['step'] for row in rows] == list(range(1, 49))
+  assert [row['step'] for row in rows] == list(range(1, 17))
   assert 'test/clean_accuracy' in json.loads(
     (job.workdir / 'scores.json').read_text()
   )

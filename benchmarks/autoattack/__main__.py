@@ -240,6 +240,7 @@ def main() -> None:
   if options.quick:
     options.images = options.batch = options.width = 4
     options.steps, options.queries, options.rounds = 5, 10, 1
+    options.size, options.norms = 16, options.norms[:1]
   race = Race(options)
   print(
     f'ResNet-{options.depth}, width {options.width}, {options.images} images of'
