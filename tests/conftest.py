@@ -103,6 +103,7 @@ class _EveryMinute:
   def pytest_collection_finish(self, session):
     self._total = self._total or len(session.items)
 
+  @pytest.hookimpl(optionalhook=True)
   def pytest_xdist_node_collection_finished(self, node, ids):
     self._total = len(ids)
 
