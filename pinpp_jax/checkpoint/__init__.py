@@ -1,4 +1,4 @@
-"""Saving and restoring a run's state, and whether its files are intact.
+"""Saving and restoring a run's state, and checking its files.
 
 Only this package knows Orbax.
 """

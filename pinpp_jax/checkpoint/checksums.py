@@ -23,10 +23,10 @@ def write(folder: pathlib.Path) -> None:
 
 
 def damage(folder: pathlib.Path) -> str:
-  """Returns what is wrong with the first file that is not as it was written.
+  """Returns what is wrong with the first missing or changed file.
 
-  '' if all are, and for a folder without checksums: its writer was killed
-  between the last file and them, or knew none.
+  '' if there is none, and for a folder without checksums: its writer was killed
+  before it wrote them, or did not write any.
   """
   if not (folder / FILE).is_file():
     return ''

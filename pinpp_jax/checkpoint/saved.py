@@ -1,7 +1,7 @@
-"""Saving and restoring with Orbax, which only this module knows.
+"""Saving and restoring with Orbax, which only this module imports.
 
-Restoring always builds the abstract target on the devices at hand, so that a
-checkpoint opens on any number of them. Every checkpoint carries checksums of
+Restoring always builds the abstract target on the present devices, so that a
+checkpoint opens on any number of them. Every checkpoint has checksums of
 its files; a damaged one is never read.
 """
 
@@ -20,16 +20,16 @@ from pinpp_jax.errors import UserError
 
 def _open(folder: pathlib.Path, keep: int) -> ocp.training.Checkpointer:
   """Returns a checkpointer that keeps the last `keep` steps in `folder`."""
-  # Orbax's own annotations refuse its own policies and pathlib's paths.
+  # Any: Orbax's annotations reject its own policies and pathlib's paths.
   directory: Any = folder
   policy: Any = ocp.training.preservation_policies.LatestN(keep)
   return ocp.training.Checkpointer(directory, preservation_policy=policy)
 
 
 def _set_damaged_aside(folder: pathlib.Path) -> None:
-  """Moves checkpoints with changed files out of `folder`, and says so.
+  """Moves checkpoints with changed files out of `folder`, with a warning.
 
-  Process 0 does so for all, before any of them looks into the folder.
+  Process 0 does this for all, before any of them reads the folder.
   """
   if jax.process_index() == 0:
     for step in sorted(folder.glob('[0-9]*')):
@@ -40,7 +40,7 @@ def _set_damaged_aside(folder: pathlib.Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         step.rename(aside)
         logging.warning(
-          '%s is damaged (%s): it is set aside as %s and not used.',
+          '%s is damaged (%s): moved to %s and not used.',
           step,
           damage,
           aside,
@@ -54,7 +54,7 @@ def _save(
   items: Any,
   metrics: Any = None,
 ) -> None:
-  """Saves and waits until all is written, checksums last."""
+  """Saves and waits until everything is written, checksums last."""
   checkpointer.save_checkpointables(step, items, force=True, metrics=metrics)
   if jax.process_index() == 0:
     checksums.write(pathlib.Path(checkpointer.directory) / str(step))
@@ -63,7 +63,7 @@ def _save(
 class Checkpoints:
   """The `checkpoints/` of a run: train state and data iterator, together.
 
-  Use it as a context manager; leaving it waits for a save under way.
+  Use it as a context manager; leaving it waits for unfinished saves.
   """
 
   def __init__(self, workdir: pathlib.Path, keep: int = 2):
@@ -92,8 +92,8 @@ class Checkpoints:
     """Returns the newest saved state and moves `batches` to where it was.
 
     Args:
-      state: The run's initial state: structure, shapes, shardings, and the
-        answer when nothing is saved.
+      state: The run's initial state: gives structure, shapes and shardings, and
+        is returned if nothing is saved.
       batches: Checkpointable iterator, changed in place.
 
     Raises:
@@ -152,16 +152,21 @@ def load_best(workdir: pathlib.Path, sharding: jax.sharding.Sharding) -> Any:
   """
   folder = workdir / 'best'
   if not folder.is_dir():
-    raise UserError(f'{workdir} is not the folder of a run: it has no best/.')
+    raise UserError(
+      f'{workdir} is not the folder of a trained run: it has no best/.'
+    )
   with _open(folder, 1) as checkpointer:
     if checkpointer.latest is None:
-      raise UserError(f'{folder} is empty: the run was not evaluated yet.')
+      raise UserError(
+        f'{folder} is empty: the run has not been evaluated yet. Resume it with'
+        ' the command that started it.'
+      )
     step = checkpointer.latest.step
     damage = checksums.damage(folder / str(step))
     if damage:
       raise UserError(
-        f'{folder / str(step)} is damaged: {damage}. Bring back a copy of it,'
-        ' or train again in another --workdir.'
+        f'{folder / str(step)} is damaged: {damage}. Restore it from a copy, or'
+        ' train again in another --workdir.'
       )
     saved = checkpointer.checkpointables_metadata(step)
     variables = jax.tree.map(

@@ -1,4 +1,4 @@
-"""Heat maps against part masks: numpy alone, for anyone's heat maps."""
+"""Scores of heat maps against part masks. Needs numpy alone."""
 
 from pinpp_jax.heatmaps.scores import (
   THRESHOLDS,

@@ -15,8 +15,7 @@ is resized to the mask by `resize`. For an image in which the concept is:
                constant map reaches nothing
   pixel AP     average precision of the values as scores of pixels
 
-Each is averaged over these images. An image without the concept has no mask to
-find and counts for none of them, but for
+Each is averaged over these images. An image without the concept counts only for
 
   presence AP  average precision of the largest value of each map (before
                resizing) as a score of images: is the concept in it?
@@ -40,8 +39,8 @@ THRESHOLDS = (0.25, 0.5, 0.75)
 def resize(heat: np.ndarray, height: int, width: int) -> np.ndarray:
   """Returns a map of another size: float64 (height, width).
 
-  Bilinear between the centres of pixels, the border repeated, nothing smoothed
-  away: torch's `interpolate(mode='bilinear', align_corners=False)`.
+  Bilinear between the centres of pixels, without antialiasing, the border
+  repeated: torch's `interpolate(mode='bilinear', align_corners=False)`.
   """
   heat = np.asarray(heat, np.float64)
   return _along_rows(_along_rows(heat, height).T, width).T
@@ -111,10 +110,17 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scores:
-  """Of one concept, or the mean over concepts.
+  """Scores of one concept, or the mean over concepts.
 
-  `images` is in how many it is, `absent` in how many with a map it is not;
-  `iou` has an entry per threshold. What no image gives is NaN.
+  Attributes:
+    concept: Its name.
+    images: Number of images that show it.
+    absent: Number of images with a map that do not show it.
+    pointing: See the module; NaN without images, as are the following.
+    mass: See the module.
+    iou: One entry per threshold.
+    pixel_ap: Average precision of pixels.
+    presence_ap: Average precision of images.
   """
 
   concept: str
@@ -130,7 +136,11 @@ class Scores:
 class Tally:
   """Collects the scores of maps, one after another.
 
-  Args: `thresholds` for the IoU, each in (0, 1].
+  Args:
+    thresholds: For the IoU, each in (0, 1].
+
+  Raises:
+    UserError: A threshold is out of range.
   """
 
   def __init__(self, thresholds: Sequence[float] = THRESHOLDS):
@@ -156,8 +166,8 @@ class Tally:
     heat = np.asarray(heat, np.float64)
     if heat.ndim != 2 or not heat.size or not np.isfinite(heat).all():
       raise UserError(
-        f'a heat map of {concept!r} has shape {heat.shape}; it must be 2-D and '
-        'hold finite numbers alone.'
+        f'a heat map of {concept!r} has shape {heat.shape}; it must be 2-D, '
+        'not empty, and hold finite numbers only.'
       )
     self._seen[concept].append((float(heat.max()), bool(mask.any())))
     if mask.any():
@@ -190,9 +200,9 @@ class Tally:
 
 
 def mean(scores: Iterable[Scores]) -> Scores:
-  """Returns the mean over those concepts that are in some image.
+  """Returns the mean over the concepts that occur in some image.
 
-  Every concept weighs the same; the counts are sums.
+  Every concept has the same weight; the counts are sums.
 
   Raises:
     UserError: no concept is in any image.

@@ -1,4 +1,4 @@
-"""What a run needs of its machine: accelerators, processes, memory, speed.
+"""The machine that a run uses: accelerators, processes, memory, speed.
 
 Nothing here knows about models, data or a run's folder.
 """

@@ -1,6 +1,7 @@
 """Which accelerators a machine seems to have, found without JAX.
 
-The standard library alone: `pinpp doctor` runs where packages are missing.
+It uses the standard library alone: `pinpp doctor` must run where packages are
+missing.
 """
 
 from collections.abc import Mapping

@@ -1,26 +1,25 @@
-"""Where programs compiled for a CPU get their working memory.
+"""Keeps the working memory of programs compiled for a CPU between calls.
 
-XLA's CPU client asks malloc for all temporaries of a call in one piece and
-frees it afterwards. glibc gives so large a piece back to the kernel, which
-clears it anew, page by page, at every step. What it gains to keep the piece is
-in docs/benchmarks.md.
+XLA's CPU client asks malloc for all temporaries of a call in one block and
+frees it afterwards. glibc returns so large a block to the kernel, which clears
+it again, page by page, at every step. docs/benchmarks.md has the gain from
+keeping it.
 """
 
 import ctypes
 
 import jax
 
-# Of glibc's malloc.h and mallopt(3).
+# Constants of glibc's malloc.h, see mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep() -> None:
-  """Has glibc keep what this process frees, if JAX runs on the CPU.
+  """Makes glibc keep the memory that this process frees, if JAX uses the CPU.
 
-  glibc keeps large pieces for the main thread alone, and so calls are made in
-  the thread that asks for them. For that this comes before JAX's first use of
-  its backend, but after `jax.distributed.initialize`. Other C libraries are
-  left as they are.
+  glibc keeps large blocks for the main thread alone, so JAX is told to run
+  programs in the calling thread. Call this before JAX first uses its backend,
+  but after `jax.distributed.initialize`. Other C libraries are left alone.
   """
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)

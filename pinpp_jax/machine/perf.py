@@ -1,4 +1,4 @@
-"""How fast a run is, what it waits for, and profiles of chosen steps."""
+"""Speed of a run, time spent waiting for data, profiles of chosen steps."""
 
 from collections.abc import Iterator, Sequence
 import contextlib
@@ -16,16 +16,16 @@ QUANTILES = (50, 90, 99)
 
 
 class Meter:
-  """Measures steps: what lies between them (scores, saving) does not count.
+  """Measures steps; the time between them (scores, saving) does not count.
 
   Use it as a context manager around the loop, `step(i)` around each step and
-  `wait(batches)` for its batch. A step ends when the numbers of the step before
-  it are there, so that steps are as long as the device needs for them.
+  `wait(batches)` for its batch. A step ends when the metrics of the step before
+  it have arrived, so that a step is as long as the device needs.
 
   Args:
     batch_size: Images of a step, over all devices.
     profile: (first, last) step to profile, () for none.
-    folder: Of the profile; `xprof --logdir FOLDER` opens it.
+    folder: For the profile; `xprof --logdir FOLDER` opens it.
   """
 
   def __init__(
@@ -33,8 +33,8 @@ class Meter:
   ):
     if profile and (len(profile) != 2 or not 0 < profile[0] <= profile[1]):
       raise UserError(
-        f'profile={tuple(profile)} is not a first and a last step, such as'
-        ' (10, 20).'
+        f'profile={tuple(profile)} must be the first and the last step to'
+        ' profile, such as (10, 20).'
       )
     self._batch_size = batch_size
     self._first, self._last = profile or (0, 0)
@@ -73,13 +73,12 @@ class Meter:
     return batch
 
   def read(self) -> dict[str, float]:
-    """Returns `perf/...` of the steps since the last reading.
+    """Returns `perf/...` of the steps since the last call.
 
-    Images per second; quantiles of a step in seconds; the share of their time
-    that the loop stood waiting for batches; the most memory that one device of
-    this process has had in use, in GiB, where the backend tells; and how many
-    programs XLA has compiled or read from the cache so far, and in how many
-    seconds.
+    Images per second; quantiles of the step time in seconds; the share of the
+    time spent waiting for batches; the peak memory of one device of this
+    process, in GiB, where the backend reports it; and the number of programs
+    that XLA has compiled or read from the cache so far, and its seconds.
     """
     total = max(sum(self._seconds), 1e-9)
     values = {
@@ -100,7 +99,8 @@ class Meter:
       jax.profiler.stop_trace()
       self._profiling = False
       logging.info(
-        'Profile: pip install xprof; xprof --logdir %s', self._folder
+        'To view the profile: pip install xprof; xprof --logdir %s',
+        self._folder,
       )
 
 
@@ -111,7 +111,7 @@ class Compilations:
     self.number = 0
     self.seconds = 0.0
     self._counting = False
-    # Old JAX has no public way to take a listener off again: it stays, idle.
+    # Old JAX has no public way to remove a listener: it stays, idle.
     jax.monitoring.register_event_duration_secs_listener(self._note)
 
   def count(self, counting: bool) -> None:
@@ -125,6 +125,6 @@ class Compilations:
 
 
 def _device_memory() -> int:
-  """Returns the peak of the fullest device in bytes, 0 where none tells."""
+  """Returns the largest peak of a device in bytes, 0 if none is reported."""
   told = [device.memory_stats() or {} for device in jax.local_devices()]
   return max(stats.get('peak_bytes_in_use', 0) for stats in told)

@@ -1,4 +1,4 @@
-"""What several processes of one run tell each other."""
+"""Exchange of arrays between the processes of a run."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 def fetch(tree: Any) -> Any:
   """Returns the whole value of every array, on every process, as numpy.
 
-  Arrays sharded over several processes are gathered; every process must call
+  Arrays sharded over several processes are gathered. Every process must call
   this at the same point.
   """
 
@@ -34,11 +34,12 @@ def _all_here(tree: Any) -> bool:
 def sum_of_all(tree: Any) -> Any:
   """Adds up host arrays (same shapes everywhere) over all processes.
 
-  The identity for one process. Every process must call this at the same point.
+  With one process it returns the arrays. Every process must call this at the
+  same point.
 
   Returns:
-    A tree of numpy arrays with the dtypes given: the values travel as bytes,
-    because jax would halve 64-bit numbers.
+    A tree of numpy arrays with the dtypes given: the values are sent as bytes,
+    because JAX would convert 64-bit numbers to 32 bits.
   """
   if jax.process_count() == 1:
     return jax.tree.map(np.asarray, tree)
@@ -55,9 +56,9 @@ def sum_of_all(tree: Any) -> Any:
 
 
 def rows_of_all(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns the rows of every process, those of process 0 first.
+  """Returns the rows of all processes, those of process 0 first.
 
-  Each must give as many.
+  Every process must give the same number of rows.
   """
   return jax.tree.map(
     np.asarray, multihost_utils.process_allgather(batch, tiled=True)
@@ -67,8 +68,8 @@ def rows_of_all(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def of_first(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Returns the arrays of process 0, on every process.
 
-  Names, shapes and types must be the same everywhere. They travel as bytes,
-  because jax would halve 64-bit numbers.
+  Names, shapes and types must be the same everywhere. The values are sent as
+  bytes, because JAX would convert 64-bit numbers to 32 bits.
   """
   sent = b''.join(np.ascontiguousarray(x).tobytes() for x in arrays.values())
   got = np.asarray(

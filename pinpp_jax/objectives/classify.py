@@ -44,7 +44,7 @@ class Classify:
 def class_loss(
   logits: jax.Array, label: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Returns the batch's mean cross entropy, and it and the accuracy by name."""
+  """Returns the batch's mean cross entropy, and scalars to log."""
   loss = jnp.mean(losses.cross_entropy(logits, label))
   index = label if label.ndim == 1 else jnp.argmax(label, axis=-1)
   right = jnp.argmax(logits, axis=-1) == index

@@ -1,4 +1,4 @@
-"""Cross entropies as array functions: on soft labels, and on a few labels."""
+"""Cross entropies: with soft labels, and with few distinct labels."""
 
 import functools
 
@@ -38,10 +38,10 @@ def sparse_cross_entropy(
   """Returns the cross entropy with a target that has few distinct labels.
 
   The target is (1 - smoothing) sum_k weights_k onehot(labels_k) + smoothing/C.
-  Written with the log-sum-exp, the gathered logits and the mean logit, it is
-  never built: neither here nor in the gradient is there a (..., C) array other
-  than the logits and their gradient, and those keep the logits' dtype while
-  every sum is taken in float32.
+  It is never built: the loss is computed from the log-sum-exp, the gathered
+  logits and the mean logit. The only (..., C) arrays, here and in the backward
+  pass, are the logits and their gradient, which keep the logits' dtype; sums
+  are taken in float32.
 
   Args:
     logits: (..., C), any float dtype.

@@ -124,9 +124,9 @@ class Parts:
   def image_losses(
     self, logits: list[jax.Array], batch: dict[str, jax.Array]
   ) -> jax.Array:
-    """Returns the mean over levels and cells of each image, (B,), unweighted.
+    """Returns each image's mean loss over levels and cells, (B,), unweighted.
 
-    Reads the batch's parts alone, and its label for targets='objects'.
+    Reads only the batch's parts, and its label for targets='objects'.
     """
     return _image_means(self._pixel_losses(logits, batch))
 
@@ -163,7 +163,7 @@ class Parts:
       weight = weight * jnp.any(batch['parts'] > 0, axis=(1, 2))
     if 'parts_lam' not in batch:
       return weight
-    # A mixed image can only be scored where both its halves can.
+    # A mixed image counts only if both images that it is mixed of count.
     partner = weight[::-1]
     both = jnp.where((weight > 0) & (partner > 0), (weight + partner) / 2, 0)
     lam = batch['parts_lam']
@@ -192,7 +192,7 @@ class Parts:
     total = jnp.sum(pixel * image_weight[:, None, None])
     if self.denominator == 'all':
       return total / pixel.size
-    # No image with a weight: 0 / 1, and a zero gradient.
+    # Without any weight: 0 / 1, and a zero gradient.
     count = jnp.sum(image_weight) * (pixel.size // pixel.shape[0])
     return total / jnp.where(count > 0, count, 1)
 
@@ -211,9 +211,9 @@ def children(
     grid: (B, G, G).
     size: Cells per side of the output.
     finest: None for all cells below an output cell. Otherwise the side of the
-      network's finest output, and the PyTorch reference's rule: corner
-      cells of the grid make a finest level (nearest neighbour), of which the
-      central 2x2 below an output cell count (bilinear without antialiasing).
+      network's finest output, for the PyTorch reference's rule: corner cells of
+      the grid make the finest level (nearest neighbour), and an output cell
+      averages the central 2x2 of those below it (bilinear, no antialiasing).
 
   Returns:
     (B, size, size, k).

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from pinpp_jax.errors import UserError
 from pinpp_jax.objectives import losses
 
-# exp of it is 0 in float32, and differences of it are finite.
+# Its exp is 0 in float32, and differences of it are finite.
 _IMPOSSIBLE = -1e9
 
 
@@ -54,8 +54,8 @@ class Segment:
     """
     if 'parts_other' in batch:
       raise UserError(
-        'Mixed images have no one label per pixel: a segmenter needs'
-        ' augment.mix_probability=0.'
+        'Mixed images have more than one label per pixel: set'
+        ' augment.mix_probability=0 for a segmenter.'
       )
     outputs, new = model.apply(
       variables,
@@ -102,7 +102,7 @@ class Segment:
 
 
 def local_labels(parts: jax.Array, candidates: jax.Array) -> jax.Array:
-  """Returns the place of each label among its image's candidates.
+  """Returns the index of each label among its image's candidates.
 
   Args:
     parts: (B, h, w) part ids, 0 background, negative to be ignored.
@@ -116,7 +116,7 @@ def local_labels(parts: jax.Array, candidates: jax.Array) -> jax.Array:
 
 
 def among_candidates(scores: jax.Array, candidates: jax.Array) -> jax.Array:
-  """Returns the scores (B, h, w, m), those of places left over impossible."""
+  """Returns scores (B, h, w, m), very low for candidates that are padding."""
   real = (candidates > 0) | (jnp.arange(candidates.shape[1])[None] == 0)
   return jnp.where(real[:, None, None], scores, _IMPOSSIBLE)
 
@@ -124,7 +124,7 @@ def among_candidates(scores: jax.Array, candidates: jax.Array) -> jax.Array:
 def dice_loss(
   scores: jax.Array, target: jax.Array, counted: jax.Array
 ) -> jax.Array:
-  """Returns the mean Dice loss over what each image's labels show.
+  """Returns the mean Dice loss over the labels present in each image.
 
   Args:
     scores: (B, h, w, m).
