@@ -5,14 +5,13 @@
 (B, K). What an attack does to an image depends on that image, its label and
 its key alone.
 
-An attack whose class says `reads_parts = True` is given more of both: `predict`
-returns all outputs of the network, {'logits', 'parts'}, and `label` is a dict
-of `LABELS`.
+An attack whose class sets `reads_parts = True` gets more: `predict` returns all
+outputs of the network, {'logits', 'parts'}, and `label` is a dict of `LABELS`.
 """
 
 from pinpp_jax.attacks import adaptive, apgd, fab, pgd, square
 
-# What an attack that reads parts knows of the images: `label` (B,) int, `parts`
+# Labels for an attack that reads parts: `label` (B,) int, `parts`
 # (B, G, G) int part ids with 0 for background, and `class_parts` (K, m) int:
 # for each class a 0, its part ids, and zeros that fill the row.
 LABELS = ('label', 'parts', 'class_parts')

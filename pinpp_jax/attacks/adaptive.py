@@ -1,4 +1,4 @@
-"""An adversary that knows how a network was taught: it attacks the parts too.
+"""Adaptive attack on networks trained with parts: it attacks the parts too.
 
 After the attacks on segmentations of Li et al. (ROCK, TPAMI 2023) and Sitawarin
 et al. (arXiv:2209.09117), for networks that label parts beside the class.
@@ -20,26 +20,27 @@ AIMS = ('away', 'other')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JointPGD(pgd.PGD):
-  """PGD on `class_weight` x cross entropy + `part_weight` x what parts lose.
+  """PGD on `class_weight` x cross entropy + `part_weight` x part loss.
 
-  (1, 1) attacks what joint supervision taught, (0, 1) the segmentation alone,
-  (1, 0) is PGD. What counts as broken is the class, whatever the weights.
+  Weights (1, 1) attack the loss of joint supervision, (0, 1) the segmentation
+  alone, (1, 0) is PGD. An image is broken if its class is wrong, whatever the
+  weights.
 
-  The loss on the parts is that of training, per image: the mean over levels of
-  the focal soft cross entropy. Every cell of an image counts, in images without
-  a labelled cell too; an image without a part mask has nothing to attack.
+  The part loss is that of training, per image: the mean over levels of the
+  focal soft cross entropy. Every cell of an image counts, also in images
+  without a labelled cell; evaluators leave out images without a part mask.
 
   Attributes:
     class_weight: Of the cross entropy.
     part_weight: Of the part loss. At 0 the bypass is never computed.
     aim: 'away' raises the part loss against the true parts. 'other' lowers it
       against parts of another class, the one of the largest wrong logit on the
-      clean image: every foreground cell is to become its best-scored part. For
-      one more forward pass.
+      clean image: the target of every foreground cell is its best-scored part
+      of that class. Costs one more forward pass.
     smoothing: Of the part targets, as in training.
-    gamma: Focal exponent, as in training; 0 lets cells that the network is
-      sure of count as much as others.
-    targets: 'parts', or 'objects' for a network taught by object masks.
+    gamma: Focal exponent, as in training; 0 gives cells that are predicted
+      with confidence the same weight as others.
+    targets: 'parts', or 'objects' for a network trained with object masks.
   """
 
   reads_parts: ClassVar[bool] = True
@@ -58,7 +59,7 @@ class JointPGD(pgd.PGD):
     weights = self.class_weight, self.part_weight
     if min(weights) < 0 or max(weights) == 0:
       raise UserError(
-        'class_weight and part_weight of joint_pgd are at least 0, and not '
+        'class_weight and part_weight of joint_pgd must be at least 0 and not '
         f'both 0; they are {weights}.'
       )
     self._part_losses()
@@ -78,15 +79,15 @@ class JointPGD(pgd.PGD):
     """
     if not isinstance(label, dict):
       raise UserError(
-        'joint_pgd needs the part labels of the images: it is an attack of '
-        'evaluators, not of training.'
+        'joint_pgd needs the part labels of the images: use it in '
+        'config.evals, not as config.attack.'
       )
     if self.part_weight and self.aim == 'other':
       label = self._of_other_class(predict(image), label)
     return super().__call__(keys, predict, image, label)
 
   def objective(self, outputs: Any, label: Any) -> jax.Array:
-    """Returns the weighted sum of the losses that the steps drive up, (B,)."""
+    """Returns the weighted sum of the losses that the attack raises, (B,)."""
     total = jnp.zeros((), jnp.float32)
     if self.class_weight:
       value = losses.cross_entropy(outputs['logits'], label['label'])
@@ -100,7 +101,7 @@ class JointPGD(pgd.PGD):
     return total
 
   def misclassified(self, outputs: Any, label: Any) -> jax.Array:
-    """Returns which images are broken, (B,) bool; NaN is."""
+    """Returns which images are misclassified, (B,) bool; NaN counts as such."""
     return super().misclassified(outputs['logits'], label['label'])
 
   def _part_losses(self) -> parts_lib.Parts:
@@ -109,7 +110,7 @@ class JointPGD(pgd.PGD):
     )
 
   def _of_other_class(self, outputs: Any, label: Any) -> dict[str, Any]:
-    """Returns labels whose `parts` are another class's, which is `other`."""
+    """Returns labels with `parts` of another class, and that class, `other`."""
     logits, own = outputs['logits'], label['label']
     wrong = jnp.arange(logits.shape[-1])[None] != own[:, None]
     other = jnp.argmax(jnp.where(wrong, logits, -jnp.inf), axis=-1)
@@ -117,7 +118,7 @@ class JointPGD(pgd.PGD):
     if self.targets == 'parts':
       ids = label['class_parts'][other][:, 1:]
       scores = jax.vmap(lambda z, i: z[..., i])(_parts(outputs)[0], ids)
-      # The zeros that fill a row are no parts.
+      # The zeros that fill a row are padding.
       scores = jnp.where(ids[:, None, None] > 0, scores, -jnp.inf)
       best = jax.vmap(lambda i, k: i[k])(ids, jnp.argmax(scores, axis=-1))
       ratio = found.shape[1] // best.shape[1]

@@ -1,4 +1,4 @@
-"""APGD: projected gradient ascent that finds its own step sizes.
+"""APGD: projected gradient ascent with adaptive step sizes.
 
 Croce & Hein, 'Reliable evaluation of adversarial robustness with an ensemble
 of diverse parameter-free attacks', 2020, arXiv:2003.01690; for L1 'Mind the
@@ -27,8 +27,8 @@ class Round(NamedTuple):
 
   Attributes:
     keys: (B,) typed keys.
-    target: (B,) class that a targeted loss pulls to.
-    robust: (B,) whether the round's result counts.
+    target: (B,) target class of a targeted loss.
+    robust: (B,) whether the image was robust before the round.
   """
 
   keys: jax.Array
@@ -37,17 +37,17 @@ class Round(NamedTuple):
 
 
 class Walk(NamedTuple):
-  """Where each image's ascent stands.
+  """The state of each image's ascent.
 
   Attributes:
     x: (B, H, W, C) iterate from which the next move starts.
-    gradient: (B, H, W, C) there.
+    gradient: (B, H, W, C) at `x`.
     best_x: (B, H, W, C) iterate of largest loss.
-    best_gradient: (B, H, W, C) there.
-    best_loss: (B,) there.
+    best_gradient: (B, H, W, C) at `best_x`.
+    best_loss: (B,) at `best_x`.
     adversarial: (B, H, W, C) last misclassified iterate, if any.
-    robust: (B,) whether there was none.
-    control: What the rule of the norm remembers.
+    robust: (B,) whether no iterate was misclassified.
+    control: State of the norm's rule.
   """
 
   x: jax.Array
@@ -71,10 +71,10 @@ class Result(NamedTuple):
   """What is known between rounds.
 
   Attributes:
-    image: (B, H, W, C) what was found, else the clean image.
-    robust: (B,) whether nothing was found yet.
+    image: (B, H, W, C) adversarial images, else the clean ones.
+    robust: (B,) whether none was found yet.
     ranking: (B, T) classes of the clean image by logit, the largest first; the
-      labels, (B, 1), for losses that pull to no class.
+      labels, (B, 1), for untargeted losses.
   """
 
   image: jax.Array
@@ -83,7 +83,7 @@ class Result(NamedTuple):
 
 
 class Seen(NamedTuple):
-  """What the network says of an iterate.
+  """The network's evaluation of an iterate.
 
   Attributes:
     loss: (B,).
@@ -102,7 +102,7 @@ class Row(NamedTuple):
   Attributes:
     fresh: Whether it starts a phase instead of moving.
     first: Whether it is its phase's first move.
-    window: 0, or how many steps the checkpoint after it looks back on.
+    window: 0, or the number of steps that the checkpoint after it covers.
     eps: Radius.
   """
 
@@ -116,13 +116,11 @@ class Row(NamedTuple):
 class APGD:
   """Ascends from a random start; halves the step or sparsifies as needed.
 
-  An image is returned as its last misclassified iterate of the first round
-  that has one; an image that resists is returned as it came. Rounds go on only
-  for images that resisted so far. An image misclassified from the start comes
-  back misclassified: with targets, whose ranking shows it, as it came;
-  otherwise it is attacked like any other, because a look at the clean images
-  would cost a forward pass, and comes back as it came where no iterate was
-  misclassified.
+  Returns for each image the last misclassified iterate of the first round that
+  has one, else the clean image. Later rounds count only for images that are
+  still robust. With targets, an image misclassified from the start is returned
+  clean, since the ranking of its classes shows it. Otherwise it is attacked
+  like any other, because checking the clean images would cost a forward pass.
 
   Attributes:
     eps: Radius of the ball, for pixels in [0, 1].
@@ -130,13 +128,13 @@ class APGD:
       to eps, and only the last phase's iterates count.
     steps: Moves of a round, all phases together; one more forward and backward
       pass for the start of each phase.
-    restarts: Rounds, each from a start of its own; with targets, for each.
+    restarts: Rounds, each from its own random start; for each target, if any.
     loss: 'ce', 'dlr' (3 classes or more) or 'targeted_dlr' (4 or more).
-    target_classes: Number of classes to pull to, one per round: the wrong
-      classes of largest logit for the clean image. For 'targeted_dlr' alone.
-    eot: Evaluations to average each gradient over, for networks that are
-      random. Above 1, `predict` is called with (image, keys), and the last
-      evaluation says how large the loss is and whether the attack succeeded.
+    target_classes: Number of target classes, one per round: the wrong classes
+      of largest logit for the clean image. Only for 'targeted_dlr'.
+    eot: Number of evaluations to average each gradient over, for random
+      networks. Above 1, `predict` is called with (image, keys), and the last
+      evaluation gives the loss and whether the attack succeeded.
     rho: A window in which the loss rose in no more than this share of the
       steps is an oscillation. Not for l1.
     loop: 'auto', 'host' or 'scan'; see `loops.run`.
@@ -174,9 +172,8 @@ class APGD:
   ) -> jax.Array:
     """Returns adversarial or clean images (B, H, W, C).
 
-    Of the attack's rounds only those of `rounds` run, if given.
-
-    Of a soft label the largest entry is the class.
+    Runs only the given `rounds`, if any. The class of a soft label is its
+    largest entry.
 
     Raises:
       UserError: There are too few classes for the loss or the targets.
@@ -187,7 +184,7 @@ class APGD:
 
   @property
   def rule(self) -> apgd_dense.Dense | apgd_l1.Sparse:
-    """Returns how to move under the norm."""
+    """Returns the norm's rule for moves and step sizes."""
     if self.norm == 'l1':
       return apgd_l1.Sparse()
     return apgd_dense.Dense(self.norm, self.rho)
@@ -204,7 +201,7 @@ class APGD:
     return self.steps + len(self.rule.phases(self.steps))
 
   def prepare(self, inputs: Inputs) -> Result:
-    """Returns the clean images and, for targets, how their classes rank."""
+    """Returns the clean images and, for targets, the ranking of classes."""
     image, label = inputs.image, inputs.label
     if self.loss != 'targeted_dlr':
       return Result(image, jnp.ones(label.shape, bool), label[:, None])
@@ -237,7 +234,7 @@ class APGD:
 
   @property
   def stages(self):
-    """Returns what a step is made of."""
+    """Returns the functions of a step: one."""
     return (self.step,)
 
   def step(self, number: jax.Array, carry: State, inputs: Inputs) -> State:
@@ -248,7 +245,7 @@ class APGD:
   def propose(
     self, number: jax.Array, carry: State, inputs: Inputs
   ) -> tuple[jax.Array, Any]:
-    """Returns the iterates to evaluate next, and the rule's memory."""
+    """Returns the iterates to evaluate next, and the rule's state."""
     walk, image = carry.walk, inputs.image
     row = self._row(number, image)
     moved, control = self.rule.move(
@@ -275,18 +272,18 @@ class APGD:
     return State(carry.round, jax.tree.map(pick, begun, gone))
 
   def active(self, carry: State) -> jax.Array:
-    """Returns whose walk counts, (B,); those misclassified go on."""
+    """Returns which images the round attacks, (B,), even if broken by it."""
     return carry.round.robust
 
   def finish(self, carry: State, result: Result, inputs: Inputs) -> Result:
-    """Returns the result with what the round found."""
+    """Returns the result updated by the round."""
     walk = carry.walk
     found = carry.round.robust & ~walk.robust
     image = jnp.where(_wide(found), walk.adversarial, result.image)
     return result._replace(image=image, robust=result.robust & ~found)
 
   def schedule(self, dtype: Any) -> Row:
-    """Returns all rows, one behind the other."""
+    """Returns the rows of all steps as arrays."""
     fresh, first, window, radius = [], [], [], []
     for factor, steps in self.rule.phases(self.steps):
       fresh += [True] + [False] * steps
@@ -326,7 +323,7 @@ class APGD:
     )
 
   def _evaluate(self, x, keys, around: Round, inputs: Inputs) -> Seen:
-    """Returns what is seen at `x`; weights get no gradient."""
+    """Returns the evaluation at `x`; weights get no gradient."""
 
     def total(x, keys):
       logits = self._predict(inputs, x, keys)

@@ -1,4 +1,4 @@
-"""How APGD moves under L-inf and L2: dense steps with momentum."""
+"""APGD's rule for L-inf and L2: dense steps with momentum."""
 
 from typing import NamedTuple
 
@@ -12,24 +12,24 @@ TINY = 1e-12
 
 
 class Control(NamedTuple):
-  """What the rule remembers of each image."""
+  """The rule's state for each image."""
 
   previous: jax.Array  # (B, H, W, C), the iterate before the last move
   step_size: jax.Array  # (B,)
   last_loss: jax.Array  # (B,)
-  rises: jax.Array  # (B,), how often the loss rose since the last checkpoint
+  rises: jax.Array  # (B,), steps in which the loss rose since the checkpoint
   checked_loss: jax.Array  # (B,), the best loss at the last checkpoint
   reduced: jax.Array  # (B,), whether that checkpoint halved the step
 
 
 class Dense(NamedTuple):
-  """Croce & Hein, arXiv:2003.01690, algorithm 1, as published in code."""
+  """Croce & Hein, arXiv:2003.01690, algorithm 1, as in their code."""
 
   norm: str
   rho: float
 
   def windows(self, steps: int) -> list[int]:
-    """Returns for each step 0, or the steps that its checkpoint looks back."""
+    """Returns for each step 0, or the number of steps its checkpoint covers."""
     window, shrink, shortest = (
       max(int(part * steps), 1) for part in (0.22, 0.03, 0.06)
     )
@@ -67,12 +67,11 @@ class Dense(NamedTuple):
   def begin(
     self, x: jax.Array, image: jax.Array, loss: jax.Array, eps: jax.Array
   ) -> Control:
-    """Returns the memory at the start `x` of loss `loss`."""
+    """Returns the state at the start `x` with loss `loss`."""
     return Control(
       previous=x,
       step_size=jnp.full(loss.shape, 2 * eps, x.dtype),
-      # Zero, not the start's loss, as in the authors' code: the first
-      # comparison asks whether the loss is positive.
+      # Zero, not the start's loss, as in the authors' code.
       last_loss=jnp.zeros_like(loss),
       rises=jnp.zeros(loss.shape, jnp.int32),
       checked_loss=loss,
@@ -88,7 +87,7 @@ class Dense(NamedTuple):
     eps: jax.Array,
     first: jax.Array,
   ) -> tuple[jax.Array, Control]:
-    """Returns the next iterate, and the memory."""
+    """Returns the next iterate and the state."""
     share = jnp.where(first, 1, MOMENTUM).astype(x.dtype)
     drift = x - control.previous
     step = control.step_size[:, None, None, None]
@@ -101,7 +100,7 @@ class Dense(NamedTuple):
   def _project(self, x, image, eps):
     if self.norm == 'linf':
       return norms.project('linf', x, image, eps)
-    # The authors' constants: iterates are to be theirs, digit by digit.
+    # The authors' constants, so that iterates agree to the last digits.
     delta = x - image
     length = jnp.minimum(eps, _length(delta))
     return jnp.clip(image + normalise(delta) * length, 0, 1)
@@ -116,7 +115,7 @@ class Dense(NamedTuple):
     eps: jax.Array,
     window: jax.Array,
   ) -> tuple[Control, jax.Array]:
-    """Returns the memory, and (B,) where to go back to the best iterate."""
+    """Returns the state, and (B,) where to return to the best iterate."""
     rises = control.rises + (loss > control.last_loss)
     jump = oscillates(rises, window, self.rho)
     jump |= stalls(control, best_loss)
@@ -124,7 +123,7 @@ class Dense(NamedTuple):
     jump &= check
     step_size = jnp.where(jump, control.step_size / 2, control.step_size)
     return Control(
-      # Stays where it is on a jump: the next drift starts before the last move.
+      # Not changed by a jump, as in the authors' code.
       previous=control.previous,
       step_size=step_size,
       last_loss=loss,
@@ -140,7 +139,7 @@ def oscillates(rises: jax.Array, window: jax.Array, rho: float) -> jax.Array:
 
 
 def stalls(control: Control, best_loss: jax.Array) -> jax.Array:
-  """Returns where a step that was kept has not raised the best loss."""
+  """Returns where the step was not halved and the best loss did not rise."""
   return ~control.reduced & (control.checked_loss >= best_loss)
 
 

@@ -1,4 +1,4 @@
-"""How APGD moves under L1: sparse steps, ever fewer pixels, three radii."""
+"""APGD's rule for L1: sparse steps over fewer and fewer pixels, three radii."""
 
 import math
 from typing import NamedTuple
@@ -18,18 +18,18 @@ SHORTEST_STEP = 10.0
 
 
 class Control(NamedTuple):
-  """What the rule remembers of each image."""
+  """The rule's state for each image."""
 
   step_size: jax.Array  # (B,)
-  rank: jax.Array  # (B,), of the least gradient that a step follows
+  rank: jax.Array  # (B,), of the smallest gradient entry that a step uses
   changed: jax.Array  # (B,), coordinates changed at the last checkpoint
 
 
 class Sparse(NamedTuple):
-  """Croce & Hein, arXiv:2103.01208, as published in code."""
+  """Croce & Hein, arXiv:2103.01208, as in their code."""
 
   def windows(self, steps: int) -> list[int]:
-    """Returns for each step 0, or the steps that its checkpoint looks back."""
+    """Returns for each step 0, or the number of steps its checkpoint covers."""
     every = max(int(0.04 * steps), 1)
     return [every * ((i + 1) % every == 0) for i in range(steps)]
 
@@ -38,8 +38,8 @@ class Sparse(NamedTuple):
     early = math.ceil(0.3 * steps)
     if steps <= 2 * early:
       raise UserError(
-        f'steps={steps} of apgd leaves no step for the last of the three '
-        "radii of norm='l1'; give 5 or more."
+        f"steps={steps} of apgd is too few for the three radii of norm='l1'; "
+        'give 5 or more.'
       )
     return list(zip(RADII, (early, early, steps - 2 * early), strict=True))
 
@@ -58,7 +58,7 @@ class Sparse(NamedTuple):
   def begin(
     self, x: jax.Array, image: jax.Array, loss: jax.Array, eps: jax.Array
   ) -> Control:
-    """Returns the memory at the start `x`."""
+    """Returns the state at the start `x`."""
     changed = count_changed(x, image)
     step_size = jnp.full(loss.shape, eps, x.dtype)
     return Control(step_size, least_rank(changed, image), changed)
@@ -72,7 +72,7 @@ class Sparse(NamedTuple):
     eps: jax.Array,
     first: jax.Array,
   ) -> tuple[jax.Array, Control]:
-    """Returns the next iterate, and the memory."""
+    """Returns the next iterate and the state."""
     size = jnp.abs(gradient)
     least = order_statistic(size.reshape(len(size), -1), control.rank)
     sign = jnp.sign(jnp.where(size >= _wide(least), gradient, 0))
@@ -90,7 +90,7 @@ class Sparse(NamedTuple):
     eps: jax.Array,
     window: jax.Array,
   ) -> tuple[Control, jax.Array]:
-    """Returns the memory, and (B,) where to go back to the best iterate."""
+    """Returns the state, and (B,) where to return to the best iterate."""
     changed = count_changed(best_x, image)
     jump = shrinks(changed, control.changed)
     step_size = jnp.where(jump, eps, control.step_size / SLOWER)
@@ -107,10 +107,10 @@ def count_changed(x: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def least_rank(changed: jax.Array, image: jax.Array) -> jax.Array:
-  """Returns the 0-based rank, upwards, from which coordinates move, (B,)."""
+  """Returns the 0-based ascending rank from which coordinates move, (B,)."""
   pixels = image[0].size
-  # A table, because the ranks of counts that are a multiple of three hang on
-  # how the quotients are rounded, and XLA divides by constants in its own way.
+  # A table, because ranks for counts that are multiples of three depend on how
+  # quotients are rounded, and XLA rounds divisions by constants differently.
   share = np.arange(pixels + 1, dtype=changed.dtype) / pixels / SPARSER
   ranks = np.clip((1 - share) * pixels, 0, pixels - 1).astype(np.int32)
   return jnp.asarray(ranks)[changed.astype(jnp.int32)]
@@ -125,8 +125,8 @@ def shrinks(changed: jax.Array, before: jax.Array) -> jax.Array:
 def order_statistic(value: jax.Array, rank: jax.Array) -> jax.Array:
   """Returns each row's value of 0-based ascending rank, exactly, (B,).
 
-  Found by its bits from the highest down, which takes as many counts as a
-  number has bits and no sort: non-negative floats are ordered as their bits.
+  Without sorting: its bits are found from the highest down, one count per bit,
+  because non-negative floats have the same order as their bits.
 
   Args:
     value: (B, N), not negative.
@@ -142,7 +142,7 @@ def order_statistic(value: jax.Array, rank: jax.Array) -> jax.Array:
     return jnp.where(below <= rank, guess, found)
 
   found = jnp.zeros(value.shape[:1], kind)
-  # The sign's bit is never set.
+  # The sign bit is never set.
   found = jax.lax.fori_loop(0, width - 1, settle, found)
   return jax.lax.bitcast_convert_type(found, value.dtype)
 

@@ -1,8 +1,8 @@
-"""FAB: the nearest image beyond the decision boundary.
+"""FAB: the nearest image across the decision boundary.
 
 Croce & Hein, 'Minimally distorted Adversarial Examples with a Fast Adaptive
 Boundary Attack', 2020, arXiv:1907.02044, with the constants and the order of
-AutoAttack, whose form with targets is FAB-T.
+AutoAttack, which calls the targeted form FAB-T.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ CPU_UNROLLED_CLASSES = 10
 
 
 class State(NamedTuple):
-  """What a round knows of each image.
+  """The state of each image in a round.
 
   Attributes:
     x: (B, H, W, C) current point.
     best: (B, H, W, C) nearest misclassified point so far.
     distance: (B,) of `best` from the image, infinite before the first.
     target: (B,) class whose boundary is approached.
-    robust: (B,) whether the round's result counts.
+    robust: (B,) whether the image was robust before the round.
   """
 
   x: jax.Array
@@ -42,8 +42,8 @@ class Result(NamedTuple):
   """What is known between rounds.
 
   Attributes:
-    image: (B, H, W, C) what was found, else the clean image.
-    robust: (B,) whether nothing was found yet.
+    image: (B, H, W, C) adversarial images, else the clean ones.
+    robust: (B,) whether none was found yet.
     ranking: (B, T) classes of the clean image by logit, the largest first.
   """
 
@@ -56,20 +56,20 @@ class Result(NamedTuple):
 class FAB:
   """Projects onto the linearised decision boundary, biased to the image.
 
-  For each image the nearest misclassified point is kept; it is returned where
-  it lies in the ball, else the clean image. Rounds go on only for images that
-  resisted so far. An image misclassified from the start is left alone.
+  Returns for each image the nearest misclassified point if it is in the ball,
+  else the clean image. Later rounds count only for images that are still
+  robust. An image misclassified from the start is returned clean.
 
   Attributes:
     eps: Radius of the ball, for pixels in [0, 1]; a Python float. It decides
-      what counts and where random starts lie; the search ignores it.
+      success and the distance of random starts; the search ignores it.
     norm: 'linf', 'l2' or 'l1'.
     steps: Steps of a round; each costs two forward passes and, with targets,
       one backward pass to the image, without them one per class.
-    restarts: Rounds per target, or in all; the first starts at the image and
-      has nothing random in it, others at random in half the ball.
-    targeted: One class's boundary per round, that of the clean image's second
-      largest logit first; otherwise in each step the nearest of all.
+    restarts: Rounds per target, or in total; the first starts at the image and
+      is deterministic, others start at random at half the radius.
+    targeted: Whether each round approaches one class's boundary, in order of
+      the clean image's logits; otherwise each step approaches the nearest.
     target_classes: Number of classes to try, if targeted.
     alpha_max: Largest weight of the projection of the clean image.
     eta: Extrapolation beyond the boundary.
@@ -104,10 +104,10 @@ class FAB:
   ) -> jax.Array:
     """Returns adversarial or clean images (B, H, W, C).
 
-    Of the attack's rounds only those of `rounds` run, if given.
+    Runs only the given `rounds`, if any.
 
     Raises:
-      UserError: There are not as many other classes as targets.
+      UserError: There are fewer other classes than targets.
     """
     return loops.run(self, keys, predict, image, label, rounds)
 
@@ -122,7 +122,7 @@ class FAB:
     return self.steps
 
   def prepare(self, inputs: Inputs) -> Result:
-    """Returns the clean images, and how their classes rank."""
+    """Returns the clean images and the ranking of their classes."""
     logits = _logits(inputs, inputs.image)
     robust = jnp.argmax(logits, axis=-1) == inputs.label
     classes = logits.shape[-1]
@@ -135,20 +135,20 @@ class FAB:
     return Result(inputs.image, robust, ranking)
 
   def start(self, number, result: Result, inputs: Inputs) -> State:
-    """Returns a round's start: at the image, or at random in half the ball."""
+    """Returns a round's start: the image, or random at half the radius."""
     image = inputs.image
     restart, rank = number % self.restarts, number // self.restarts
     x = image
     if self.restarts > 1:
       x = jnp.where(restart > 0, self._random_start(number, inputs), image)
     distance = jnp.full(image.shape[:1], jnp.inf, image.dtype)
-    # The first rank is the label's own: others are not attacked.
+    # Rank 0 is the label: images with another one are not attacked.
     target = result.ranking[:, rank + 1] if self.targeted else inputs.label
     return State(x, image, distance, target, result.robust)
 
   @property
   def stages(self):
-    """Returns what a step is made of."""
+    """Returns the functions of a step: one."""
     return (self.step,)
 
   def step(self, number, carry: State, inputs: Inputs) -> State:
@@ -165,22 +165,21 @@ class FAB:
     return carry._replace(x=x, best=best, distance=distance)
 
   def active(self, carry: State) -> jax.Array:
-    """Returns which images still resist."""
+    """Returns which images the round attacks, (B,)."""
     return carry.robust
 
   def finish(self, carry: State, result: Result, inputs: Inputs) -> Result:
-    """Returns the result with what this round found in the ball."""
+    """Returns the result updated by what this round found in the ball."""
     del inputs
-    # Strictly beyond eps is out; rounding of eps decides ties.
     broken = carry.robust & (carry.distance <= self.eps)
     image = jnp.where(_column(broken), carry.best, result.image)
     return result._replace(image=image, robust=result.robust & ~broken)
 
   def _move(self, carry: State, inputs: Inputs):
-    """Returns the points between both projections on the linearised boundary.
+    """Returns points between the projections of `x` and of the clean image.
 
-    The hyperplane is w.u = w.x - df, so the current point's excess is df and
-    the clean image's is df + w.(image - x): no large numbers cancel.
+    The linearised boundary is w.u = w.x - df, so the current point's excess is
+    df and the clean image's is df + w.(image - x): no large numbers cancel.
     """
     image, x = inputs.image, carry.x
     boundary = self._target_boundary if self.targeted else self._nearest
@@ -223,7 +222,7 @@ class FAB:
       chosen = jnp.where(nearer, df[:, c], chosen)
       return (jnp.where(nearer, this, ratio), chosen, normal), None
 
-    # One class after the other, so that one gradient is held at a time.
+    # One class after the other, so that only one gradient is in memory.
     unroll = classes <= CPU_UNROLLED_CLASSES
     unroll = unroll and jax.default_backend() == 'cpu'
     first = jnp.full_like(df[:, 0], jnp.inf), df[:, 0], jnp.zeros_like(carry.x)
@@ -233,7 +232,7 @@ class FAB:
     return nearest[1:]
 
   def _random_start(self, number, inputs: Inputs):
-    """Returns points at half the ball's radius in a random direction."""
+    """Returns points at half the radius in a random direction."""
     image = inputs.image
     draw = {'linf': _uniform, 'l2': jax.random.normal, 'l1': jax.random.normal}
 

@@ -1,8 +1,8 @@
 """Nearest points on a hyperplane inside the box [0, 1], without sorting.
 
 The projections of FAB (Croce & Hein, 2020, arXiv:1907.02044, section 3.1) for
-a batch of rows. The original sorts every row; here the one number that a
-solution hangs on is found by passes over the data.
+a batch of rows. The original sorts every row; here the one number that
+determines a solution is found by passes over the data.
 """
 
 import jax
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 NORMS = ('linf', 'l2', 'l1')
 
-# Normals below this are no direction to move in for l2 and l1.
+# For l2 and l1, coordinates whose normal is smaller do not move.
 SMALLEST = 1e-8
-# A bound for data made to be slow; 150,528 random numbers take 3 to 17.
+# A bound for adversarial data; 150,528 random numbers take 3 to 17 steps.
 NEWTON_STEPS = 100
 
 
@@ -21,21 +21,21 @@ def project(
 ) -> jax.Array:
   """Returns the shortest moves onto hyperplanes, inside the box.
 
-  Where the box does not meet the hyperplane, the move goes as near as the box
-  lets it. Among coordinates of equal normal, an l1 move is shared in
-  proportion to their room; any share is as short.
+  If the box does not meet the hyperplane, the move goes as near as the box
+  allows. Among coordinates of equal normal, an l1 move is shared in proportion
+  to the distance to the box; all such moves are equally short.
 
   Args:
-    norm: What is short: 'linf', 'l2' or 'l1'.
+    norm: Norm that is minimised: 'linf', 'l2' or 'l1'.
     point: (B, ...) in [0, 1].
     normal: w, (B, ...).
     excess: (B,), w.point - b: how far above the hyperplane w.u = b.
 
   Returns:
-    Moves like `point`: 0 <= point + move <= 1 but for rounding.
+    Moves of `point`'s shape: 0 <= point + move <= 1 up to rounding.
   """
   shape = point.shape
-  # As rows, for the reason that `total` has.
+  # As rows, because sums over one axis are fast: see `total`.
   point, normal = (x.reshape(shape[0], -1) for x in (point, normal))
   excess = excess[:, None]
   direction = jnp.sign(normal) * jnp.where(excess < 0, -1, 1)
@@ -54,7 +54,7 @@ def project(
 
 
 def length(norm: str, x: jax.Array) -> jax.Array:
-  """Returns each row's norm with axes kept, (B, 1, ...)."""
+  """Returns each row's norm with all axes kept, (B, 1, ...)."""
   size = jnp.abs(x)
   if norm == 'linf':
     found = jnp.max(size.reshape(len(x), -1), axis=1)
@@ -74,7 +74,7 @@ def _level(size, rate, room, excess):
 
   Newton's method from 0. The sum is concave and piecewise linear in L, so the
   steps never pass the solution and the last one is exact. A row that has
-  arrived stays, however long its neighbours take.
+  converged stays the same while others go on.
   """
   gain, full = size * rate, size * room
 
@@ -100,9 +100,9 @@ def _level(size, rate, room, excess):
 def _greedy(size, room, excess):
   """Returns the moves that use up room where the normal is largest.
 
-  Coordinates above a threshold move fully, those at it in part. The threshold
-  is a value of `size`; bisecting its bit pattern, which orders as non-negative
-  numbers do, finds it exactly.
+  Coordinates above a threshold move fully, those at the threshold in part. The
+  threshold is a value of `size`; bisection of its bit pattern, which has the
+  same order as non-negative floats, finds it exactly.
   """
   integer = jnp.dtype(f'int{size.dtype.itemsize * 8}')
   bits = jax.lax.bitcast_convert_type(size, integer)

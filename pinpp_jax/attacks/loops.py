@@ -1,4 +1,4 @@
-"""How an attack of many steps runs: rounds of one step, on host or device."""
+"""The loop over rounds and steps of an attack, on the host or the device."""
 
 from collections.abc import Callable
 import functools
@@ -12,13 +12,13 @@ from pinpp_jax.errors import UserError
 
 LOOPS = ('auto', 'host', 'scan')
 
-# The host asks this often whether anything is left to do; an accelerator
-# waits for the answer, so it is not asked at every step.
+# Steps between the host's checks whether any image is left; each check makes
+# the host wait for the device.
 HOST_CHECK = 25
 
 
 class Inputs(NamedTuple):
-  """What an attack is called with; `network` is a pytree that can be called."""
+  """The arguments of an attack; `network` is a callable pytree."""
 
   keys: jax.Array
   network: Callable[[jax.Array], jax.Array]
@@ -27,10 +27,10 @@ class Inputs(NamedTuple):
 
 
 class Attack(Protocol):
-  """Pure functions that `run` strings together.
+  """The pure functions of an attack, which `run` calls.
 
-  `result` is (image, robust, ...): the images found so far and, (B,), those
-  that still resist. `carry` is one round's state.
+  `result` is (image, robust, ...): the images found so far, and (B,) which of
+  them are still robust. `carry` is the state of one round.
   """
 
   @property
@@ -45,7 +45,7 @@ class Attack(Protocol):
 
   @property
   def length(self) -> int:
-    """Returns the steps of a round, at most."""
+    """Returns the maximum number of steps of a round."""
     ...
 
   def prepare(self, inputs: Inputs) -> Any:
@@ -58,9 +58,9 @@ class Attack(Protocol):
 
   @property
   def stages(self) -> tuple[Callable[..., Any], ...]:
-    """Returns what a step is made of, each (number, state, inputs) to state.
+    """Returns the functions of a step, each (number, state, inputs) to state.
 
-    The first one's state is a carry, and so is what the last one returns.
+    The first one takes a carry, and the last one returns a carry.
     """
     ...
 
@@ -69,7 +69,7 @@ class Attack(Protocol):
     ...
 
   def finish(self, carry: Any, result: Any, inputs: Inputs) -> Any:
-    """Returns the result with what the round found."""
+    """Returns the result updated by the round."""
     ...
 
 
@@ -87,20 +87,21 @@ def run(
   label: jax.Array,
   rounds: range | None = None,
 ) -> jax.Array:
-  """Returns the images that an attack's rounds found, else the clean ones.
+  """Returns the adversarial images that an attack found, else the clean ones.
 
-  `rounds` are consecutive, and some of the attack's; None stands for all. A
-  round does the same alone as after others.
+  `rounds` is a consecutive range of the attack's rounds, None for all. A round
+  gives the same result alone as after others.
 
   The loop over steps is Python's around a step's compiled stages ('host') or a
   while loop on the device ('scan'). 'auto' takes the host on a CPU, where XLA
   makes the input gradient of a convolution 10 times slower inside a loop, and
-  the device elsewhere and inside an outer jit. Nothing compiles again for an
-  equal attack, the same `predict` and equal shapes; a `jax.tree_util.Partial`
-  of a function and its weights makes the weights arguments, not constants.
+  the device elsewhere and inside an outer jit. An equal attack with the same
+  `predict` and equal shapes does not compile again; with a
+  `jax.tree_util.Partial` of a function and its weights, the weights are
+  arguments of the program, not constants.
 
   Raises:
-    UserError: 'host' is asked for inside an outer jit.
+    UserError: 'host' was chosen inside an outer jit.
   """
   if rounds is None:
     rounds = range(attack.rounds)
@@ -166,7 +167,7 @@ def _start(attack: Attack, number, result, inputs):
   return attack.start(number, result, inputs)
 
 
-# One stage at a time: of a whole step XLA's CPU backend makes loops that
+# One stage at a time: from a whole step XLA's CPU backend makes loops that
 # compute a proposal again for each of its uses.
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _stage(attack: Attack, stage: int, number, carry, inputs):

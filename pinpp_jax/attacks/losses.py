@@ -1,4 +1,4 @@
-"""What an attack drives up, per example."""
+"""Losses that attacks raise, per example."""
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,8 @@ def dlr(logits: jax.Array, label: jax.Array) -> jax.Array:
   """Returns each example's difference of logits ratio, (B,).
 
   -(z_y - max of the others) / (z_1 - z_3), with z_1 >= z_2 >= z_3 the largest
-  logits: above 0 where misclassified, and indifferent to the logits' scale
-  and shift (Croce & Hein, arXiv:2003.01690).
+  logits: above 0 where misclassified, and invariant to the logits' scale and
+  shift (Croce & Hein, arXiv:2003.01690).
 
   Args:
     logits: (B, K) with K >= 3; UserError otherwise.
@@ -55,7 +55,7 @@ def targeted_dlr(
 
 
 def _largest(logits, number, loss):
-  """Returns the logits as at least float32, their largest, and whose."""
+  """Returns the logits in float32 or wider, the largest, and their indices."""
   classes = logits.shape[-1]
   if classes < number:
     raise UserError(

@@ -1,6 +1,6 @@
-"""Threat models: balls around an image, and how one moves in them.
+"""Threat models: projection, steepest direction and random start in a ball.
 
-Every ball is also cut by the box [0, 1] of valid images.
+Every ball is intersected with the box [0, 1] of valid images.
 """
 
 import jax

@@ -12,10 +12,10 @@ from pinpp_jax.errors import UserError
 
 BEST = ('last', 'example', 'batch')
 
-# XLA's CPU backend compiles the input gradient of a convolution to a naive
-# loop nest when it stands inside a while loop: 10 times slower. So short
-# attacks are unrolled there. Elsewhere a loop means one set of convolutions to
-# compile and tune, whatever the number of steps.
+# Inside a while loop, XLA's CPU backend compiles the input gradient of a
+# convolution to a naive loop nest, 10 times slower. So short attacks are
+# unrolled there. Elsewhere a loop means one set of convolutions to compile and
+# tune, whatever the number of steps.
 CPU_UNROLLED_STEPS = 10
 
 
@@ -35,11 +35,10 @@ class PGD:
       forward pass. 'batch' returns for all images the one iterate of largest
       mean loss, as the PyTorch reference does in training; only then does the
       result for an image depend on its neighbours.
-    restarts: Random starts that are tried. An image keeps the first result
-      that is misclassified, or the last restart's. Each restart after the
-      first costs one more forward pass, also for images already broken. The
-      first uses an image's key as it is, so that more restarts break no fewer
-      images.
+    restarts: Number of random starts. An image keeps the first result that is
+      misclassified, or the last restart's. Each restart after the first costs
+      one more forward pass, also for images already broken. The first uses an
+      image's key unchanged, so more restarts break no fewer images.
   """
 
   eps: float
@@ -56,8 +55,8 @@ class PGD:
       raise UserError(f'best={self.best!r} of pgd is not one of {BEST}.')
     if self.restarts < 1 or (self.restarts > 1 and not self.random_start):
       raise UserError(
-        f'restarts={self.restarts} of pgd: there is at least one, and more'
-        ' than one only with random_start=True.'
+        f'restarts={self.restarts} of pgd must be at least 1, and above 1 only'
+        ' with random_start=True.'
       )
 
   def __call__(
@@ -88,11 +87,11 @@ class PGD:
     return repeat(self.restarts - 1, again, carry, each=self.steps)[1]
 
   def objective(self, outputs: Any, label: Any) -> jax.Array:
-    """Returns what the steps drive up, (B,), from what `predict` returns."""
+    """Returns the loss that the steps raise, (B,), from `predict`'s outputs."""
     return losses.cross_entropy(outputs, label)
 
   def misclassified(self, outputs: Any, label: Any) -> jax.Array:
-    """Returns which images are broken, (B,) bool; NaN is."""
+    """Returns which images are misclassified, (B,) bool; NaN counts as such."""
     if label.ndim == outputs.ndim:
       label = jnp.argmax(label, axis=-1)
     right = jnp.argmax(outputs, axis=-1) == label
@@ -105,7 +104,7 @@ class PGD:
     image: jax.Array,
     label: Any,
   ) -> jax.Array:
-    """Returns what the steps make of `start`, a point in the ball."""
+    """Returns the images after all steps from `start`, a point in the ball."""
     step_size = jnp.asarray(self.step_size, image.dtype)
 
     def losses_of(x):
@@ -145,13 +144,13 @@ class PGD:
 def repeat(
   steps: int, body: Callable[[Any], Any], carry: Any, each: int = 1
 ) -> Any:
-  """Returns body applied `steps` times, in the form the backend likes.
+  """Returns body applied `steps` times, unrolled or as a loop.
 
   Args:
-    steps: How often.
-    body: From one carry to the next.
-    carry: The first one.
-    each: Steps of an attack that `body` takes itself.
+    steps: Number of applications.
+    body: Maps a carry to the next.
+    carry: The first carry.
+    each: Attack steps inside one `body`.
   """
   if jax.default_backend() == 'cpu' and steps * each <= CPU_UNROLLED_STEPS:
     for _ in range(steps):

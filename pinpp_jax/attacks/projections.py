@@ -1,26 +1,25 @@
-"""Nearest points of sets that have no closed form, without sorting."""
+"""Projection onto the L1 ball inside the box [0, 1], without sorting."""
 
 import jax
 import jax.numpy as jnp
 
-# A bound that halving alone would reach in float64.
+# Enough for bisection alone in float64.
 STEPS = 80
 
 
 def l1(x: jax.Array, image: jax.Array, eps: float | jax.Array) -> jax.Array:
-  """Returns the nearest point with L1 distance <= eps to `image`, in the box.
+  """Returns the Euclidean projection onto `image`'s L1 ball, within [0, 1].
 
-  The nearest in the Euclidean sense, of the intersection of the ball and
-  [0, 1]: with a change of sizes a and room c up to the box, sizes become
-  clip(a - t, 0, min(a, c)), with the smallest t >= 0 that fits the ball
-  (Croce & Hein, arXiv:2103.01208). Unchanged where x is inside already.
+  For absolute changes a, of which the box allows c, the projection has changes
+  clip(a - t, 0, min(a, c)) with the smallest t >= 0 that fits the ball
+  (Croce & Hein, arXiv:2103.01208). Points inside stay as they are.
 
   Args:
     x: (B, H, W, C), anywhere.
     image: (B, H, W, C) in [0, 1].
     eps: Radius of the ball, a scalar.
   """
-  # As rows: sums over one axis are fast, see `hyperplanes.total`.
+  # As rows, because sums over one axis are fast: see `hyperplanes.total`.
   row = image.reshape(len(image), -1)
   delta = x.reshape(row.shape) - row
   size = jnp.abs(delta)
@@ -34,9 +33,9 @@ def l1(x: jax.Array, image: jax.Array, eps: float | jax.Array) -> jax.Array:
 def _cut(size, cap, eps):
   """Returns the smallest t >= 0 with sum(clip(size - t, 0, cap)) <= eps.
 
-  Newton's method, which ends exactly because the sum is piecewise linear in t,
-  halving where a step would leave the bracket. A row that has arrived stays,
-  however long its neighbours take.
+  Newton's method, exact because the sum is piecewise linear in t, with
+  bisection where a step would leave the bracket. A row that has converged stays
+  the same while others go on.
   """
   accuracy = 8 * jnp.finfo(size.dtype).eps * eps
 
@@ -58,7 +57,7 @@ def _cut(size, cap, eps):
     inside = (slope > 0) & (newton > low) & (newton < high)
     following = jnp.where(inside, newton, (low + high) / 2)
     arrived = jnp.abs(excess) <= accuracy
-    # The last step is exact: no coordinate starts or ends on the way.
+    # The last step is exact: the sum is linear from t to the solution.
     last = jnp.where(slope > 0, newton, t)
     following = jnp.where(arrived, last, following)
     following = jnp.where(done, t, following)

@@ -27,14 +27,14 @@ TINY = 1e-12
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Square:
-  """Changes windows at random places, keeping what lowers the margin.
+  """Changes windows at random places, keeping changes that lower the margin.
 
-  An image changes until its margin, the label's logit less the largest other
-  one, is no longer positive. Returned is what is misclassified at the end, in
-  the ball and in [0, 1], else the clean image; so an image misclassified from
-  the start, which is attacked like any other, comes back misclassified. Place,
-  sign and orientation of a window are each image's own; AutoAttack shares most
-  of them in a batch, so runs agree in distribution.
+  An image changes until its margin, the label's logit minus the largest other
+  one, is no longer positive. Returns for each image the last iterate, in the
+  ball and in [0, 1], if it is misclassified, else the clean image. An image
+  misclassified from the start is attacked like any other. Place, sign and
+  orientation of a window are drawn for each image; AutoAttack shares most of
+  them in a batch, so runs agree in distribution.
 
   Attributes:
     eps: Radius of the ball, for pixels in [0, 1]; a Python float.
@@ -42,9 +42,9 @@ class Square:
     queries: Proposals per restart; each costs a forward pass, as does the
       start.
     p_init: Share of the pixels that the first windows cover. The schedule is
-      AutoAttack's for 10,000 queries, whatever their number.
-    restarts: Runs, each on the images that resisted so far.
-    loss: What is lowered: 'margin'.
+      AutoAttack's for 10,000 queries, for any number of queries.
+    restarts: Runs, each on the images that are still robust.
+    loss: Loss that is lowered: 'margin'.
     loop: 'auto', 'host' or 'scan'; see `loops.run`.
   """
 
@@ -75,10 +75,11 @@ class Square:
   ) -> jax.Array:
     """Returns adversarial or clean images (B, H, W, C).
 
-    Of the attack's rounds only those of `rounds` run, if given.
+    Runs only the given `rounds`, if any.
 
     Raises:
-      UserError: The images are not square or, but for linf, smaller than 5.
+      UserError: The images are not square or, except for linf, smaller than
+        5 x 5 pixels.
     """
     height, width = image.shape[1:3]
     if height != width:
@@ -98,7 +99,7 @@ class Square:
     return self.queries
 
   def prepare(self, inputs: Inputs):
-    """Returns the clean images, and that all are to be attacked."""
+    """Returns the clean images, all marked as robust."""
     return inputs.image, jnp.ones(inputs.label.shape, bool)
 
   def start(self, number, result, inputs: Inputs):
@@ -112,7 +113,7 @@ class Square:
 
   @property
   def stages(self):
-    """Returns what a step is made of, one proposal per image."""
+    """Returns the functions of a step, which makes one proposal per image."""
     return self._draw, self._move, self._enter, self._judge
 
   def step(self, number, carry, inputs: Inputs):
@@ -120,7 +121,7 @@ class Square:
     return self.consider(*self._draw(number, carry, inputs), inputs)
 
   def consider(self, carry, chosen: 'Draws', side, inputs: Inputs):
-    """Returns the carry after the proposals that (B, ...) draws make."""
+    """Returns the carry after the proposals of given draws, (B, ...)."""
     state = carry, chosen, side
     for stage in self.stages[1:]:
       state = stage(None, state, inputs)
@@ -162,16 +163,16 @@ class Square:
     return robust & (margin > 0)
 
   def finish(self, carry, result, inputs: Inputs):
-    """Returns the result with what this restart broke."""
+    """Returns the result updated by this restart."""
     del inputs
     x, _, fooled, robust, _ = carry
-    # A tie ends the search, but only argmax decides.
+    # A tie ends the search, but argmax decides.
     broken = fooled & robust
     image = jnp.where(broken[:, None, None, None], x, result[0])
     return image, robust & ~broken
 
   def side(self, number: int | jax.Array, size: int) -> jax.Array:
-    """Returns the side, in pixels, of the window of an iteration, from 0."""
+    """Returns the window's side in pixels at iteration `number`, from 0."""
     shares = [self.p_init / 2**n for n in range(len(HALVINGS) + 1)]
     least = 1 if self.norm == 'linf' else 3
     sides = [max(round((p * size * size) ** 0.5), least) for p in shares]
@@ -188,7 +189,7 @@ class Square:
   ) -> jax.Array:
     """Returns one image's next move, (H, W, C), from its best one.
 
-    It may lead out of the ball.
+    The move may leave the ball.
     """
     size, _, channels = delta.shape
     # As H rows of W * C, which XLA's CPU backend computes fastest.
@@ -199,7 +200,7 @@ class Square:
       move = along_row(2 * self.eps * sign, size)
       return (rows + jnp.where(first, move, 0)).reshape(delta.shape)
     second = window(chosen.second, side, size, channels)
-    # Of the image, and of channels: in the window, and in both windows.
+    # Norms of the whole move, and of each channel in one and in both windows.
     whole = _whole(self.norm, rows)
     inside = _length(self.norm, jnp.where(first, rows, 0), channels)
     both = _length(self.norm, jnp.where(first | second, rows, 0), channels)
@@ -225,7 +226,7 @@ class Square:
     """
     size, _, channels = image.shape
     if self.norm == 'linf':
-      # Longer than any ball in the box, which cuts it to its radius.
+      # Larger than any radius; `_into_ball` clips it to the ball.
       sign = jax.random.rademacher(key, (1, size, channels), image.dtype)
       return jnp.broadcast_to(sign, image.shape)
     turned, sign = jax.random.split(key)
@@ -235,7 +236,7 @@ class Square:
     return tiles(self.norm, turned, sign, size).astype(image.dtype)
 
   def _into_ball(self, image, delta):
-    """Returns images moved by delta, brought to the ball and the box."""
+    """Returns images moved by delta, projected to the ball and the box."""
     if self.norm == 'linf':
       low, high = image - self.eps, image + self.eps
       return jnp.clip(jnp.clip(image + delta, low, high), 0, 1)
@@ -246,7 +247,7 @@ class Square:
 
 
 def improves(new: jax.Array, margin: jax.Array) -> jax.Array:
-  """Returns where a proposal's margin is kept instead of the best one's."""
+  """Returns where a proposal's margin is lower than the best one."""
   return new < margin
 
 
@@ -255,7 +256,7 @@ class Draws(NamedTuple):
 
   Attributes:
     first: (2,) int, row and column where the changed window starts.
-    second: (2,) int, the same of the window that gives its budget away.
+    second: (2,) int, the same of the window that gives up its share of eps.
     turned: bool, whether the pattern is transposed.
     sign: (C,) of -1 and 1.
   """
@@ -277,7 +278,7 @@ def draw(key: jax.Array, size: int, side: jax.Array, channels: int) -> Draws:
 
 
 def tiles(norm: str, turned: jax.Array, sign: jax.Array, size: int):
-  """Returns a start for l2 and l1, (H, W, C): a grid of patterns.
+  """Returns the start for l2 and l1, (H, W, C): a grid of patterns.
 
   Args:
     norm: 'l2' or 'l1'.
@@ -300,7 +301,7 @@ def grid(size: int) -> tuple[int, int, int]:
   """Returns side, first pixel and number per axis of the start's tiles."""
   side = size // 5
   margin = (size - 5 * side) // 2
-  # Where a sixth tile would reach over the edge, AutoAttack fails.
+  # AutoAttack fails where a sixth tile would cross the edge.
   return side, margin, (size - margin) // side
 
 
@@ -322,19 +323,19 @@ def eta(
   channels: int,
   turned: bool | jax.Array,
 ) -> jax.Array:
-  """Returns the pattern of a window, (H, W * C), 0 outside: a bump and a dent.
+  """Returns the pattern of a window, (H, W * C), 0 outside, of norm 1.
 
-  Of length 1 in each channel. The bump fills the upper half of the window, the
-  dent the lower one; `turned` transposes them. Either is a hill: a sum of
-  squares of half width 0, 1, ... around its centre, of weights 1/(k+1)^2 for
-  l2 and 1/(k+1)^4 for l1, and so the smaller one of two profiles.
+  Positive in the upper half of the window and negative in the lower one;
+  `turned` transposes it. Each half is a hill: a sum of squares of half width 0,
+  1, ... around its centre, with weights 1/(k+1)^2 for l2 and 1/(k+1)^4 for l1,
+  which is the smaller one of two profiles. The norm is that of each channel.
   """
   height = _profile(norm, side, size)
   half, offset = side // 2, jnp.arange(size)
   rows, columns = offset - place[0], offset - place[1]
   along = jnp.where(turned, columns, rows)
   across = height(jnp.where(turned, rows, columns), side)
-  # The lengths do not depend on the place, nor do they on the image.
+  # The lengths depend neither on the place nor on the image.
   flat = height(offset, side)[None]
   heights = half, side - half
   lengths = [
@@ -355,14 +356,14 @@ def eta(
 
 
 def _profile(norm, side, size):
-  """Returns the height of a hill, at offsets of an axis where it is widest.
+  """Returns a function (offset, extent) to the profile of a hill.
 
-  At distance m from the centre the sum of weights over k >= m, read from a
-  table of sums.
+  At distance m from the centre it is the sum of the weights over k >= m, read
+  from a table of sums.
   """
   power = 2 if norm == 'l2' else 4
   weights = [1 / (k + 1) ** power for k in range(size)]
-  # Summed from the smallest on.
+  # Summed from the smallest, for accuracy.
   table = [*itertools.accumulate(reversed(weights), initial=0.0)][::-1]
   table = jnp.asarray(table, jnp.result_type(float))
   levels = side // 2 + 1

@@ -241,7 +241,7 @@ def test_what_is_missing_is_said(image, label, keys, predict):
     joint()(keys, without, image, label)
   with pytest.raises(UserError, match='part outputs'):
     joint(aim='other')(keys, without, image, label)
-  with pytest.raises(UserError, match='evaluators, not of training'):
+  with pytest.raises(UserError, match='not as config.attack'):
     joint()(keys, predict, image, label['label'])
   for wrong in (
     {'aim': 'near'},
@@ -363,5 +363,5 @@ def test_training_refuses_it():
     'label': jnp.zeros(2, jnp.int32),
     'id': jnp.zeros(2, jnp.uint32),
   }
-  with pytest.raises(UserError, match='not of training'):
+  with pytest.raises(UserError, match='not as config.attack'):
     step.perturb(State(), batch, jax.random.key(0), Recipe())

@@ -217,7 +217,7 @@ def test_wrong_options_are_refused(inputs, predict):
       ATTACKS['apgd'](eps=0.1, **wrong)
   with pytest.raises(UserError, match='below 1'):
     APGD(eps=0.1, steps=0)
-  with pytest.raises(UserError, match='last of the three'):
+  with pytest.raises(UserError, match='the three radii'):
     APGD(eps=0.1, steps=4, norm='l1')
   keys, image, label = inputs
   with pytest.raises(UserError, match='too many'):
