@@ -22,17 +22,16 @@ class Accuracy:
 
   Called with (variables, key), returns `<prefix>_accuracy`, `<prefix>_top5`
   (shares in [0, 1]), `<prefix>_loss` (nats, hard labels) and
-  `<prefix>_examples`. Top-5 says nothing about fewer than six classes and is
-  then left out.
+  `<prefix>_examples`. Top-5 is left out for fewer than six classes.
 
-  An attack that reads parts is scored over the images with a part mask alone,
-  since it can do nothing to others: `<prefix>_examples` says how many those
-  are. If there are none in a split, that 0 is the only score.
+  An attack that reads parts is scored only over images with a part mask, since
+  it cannot attack others; `<prefix>_examples` is their number. If a split has
+  none, that 0 is the only score.
 
   Args:
     attack: Config section of an attack; None evaluates the images as they are.
     prefix: Names the threat model in the scores.
-    limit: Evaluates only the first so many examples.
+    limit: Number of examples to evaluate, from the first; None for all.
     model: Linen module.
     batches: Makes a fresh iterator of evaluation batches (numpy).
     put: Places a batch on the devices.
@@ -79,7 +78,9 @@ class Accuracy:
     for part in examples_lib.one_behind(parts):
       total = metrics.add(total, part)
     if total is None:
-      raise UserError(f'No example to evaluate for {self._prefix!r} accuracy.')
+      raise UserError(
+        f'The split has no example to evaluate ({self._prefix} accuracy).'
+      )
     once.check(float(total.pop('seen')[0]))
     scored = float(total['accuracy'][1])
     scores = metrics.means(total) if scored else {}
@@ -103,8 +104,8 @@ def _channels(attack: Any, labels: LabelTable) -> int:
   """Returns how many part channels a network must have for an attack."""
   if not labels.num_parts:
     raise UserError(
-      'The attack reads parts and the data set has no part labels; use a data'
-      ' set with part masks, or attack pgd.'
+      'The attack reads parts but the data set has no part labels; use a data'
+      ' set with part masks, or the attack pgd.'
     )
   objects = attack.targets == 'objects'
   return 1 + (labels.num_classes if objects else labels.num_parts)
@@ -125,8 +126,8 @@ def count(
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
   """Returns (sum, count) of the scores, without prefix, over real images.
 
-  With `channels`, the part channels of a network whose parts are attacked, over
-  those with a part mask. `seen` counts the real images in any case.
+  With `channels`, the number of part channels of a network whose parts are
+  attacked, over images with a part mask. `seen` counts all real images.
   """
   if channels:
     outputs = predictions.outputs(model, variables, batch['image'])
@@ -136,15 +137,15 @@ def count(
   if logits.shape[-1] != num_classes:
     raise UserError(
       f'The model has {logits.shape[-1]} classes and the data {num_classes}:'
-      ' evaluate it on the data set it was trained for.'
+      ' evaluate it on the data set that it was trained on.'
     )
   label, seen = batch['label'], batch['mask'] > 0
   mask = seen & (batch['source'] != 0) if channels else seen
   log_p = jnp.take_along_axis(
     jax.nn.log_softmax(logits.astype(jnp.float32)), label[:, None], axis=-1
   )[:, 0]
-  # The best of several equal logits is the first, for top-1 and top-5 alike.
-  # A broken network must not be right: NaN would win every comparison.
+  # Of equal logits the first is the best, for top-1 and top-5 alike. An image
+  # whose logits are not finite counts as wrong: NaN wins every comparison.
   _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
   right = (best == label[:, None]) & jnp.isfinite(logits).all(-1)[:, None]
   values = {'accuracy': right[:, 0], 'loss': -log_p}

@@ -1,4 +1,4 @@
-"""What evaluators share: each example once, its own key, and its image."""
+"""Shared by the evaluators: each example counted once, its key, its image."""
 
 from collections.abc import Callable, Iterable, Iterator
 import math
@@ -33,9 +33,9 @@ def first(
 
 
 def one_behind(results: Iterable[Any]) -> Iterator[Any]:
-  """Yields each result after the next one was made.
+  """Yields each result once the next one has been started.
 
-  The device works on the next batch while the host waits for this one.
+  So the device works on the next batch while the host waits for this one.
   """
   waiting: list[Any] = []
   for result in results:
@@ -83,10 +83,9 @@ class Once:
 
 
 def keys(key: jax.Array, ids: jax.Array) -> jax.Array:
-  """Returns one key per image.
+  """Returns one key per image, which depends on the image's id alone.
 
-  It depends on the image's id alone, so what an attack does to an image does
-  not depend on batch, order, devices or resume.
+  So an attack's result does not depend on batch, order, devices or resume.
   """
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)
 
@@ -94,7 +93,7 @@ def keys(key: jax.Array, ids: jax.Array) -> jax.Array:
 def image(
   variables: Any, batch: Any, key: jax.Array, *, model: Any, attack: Any
 ) -> jax.Array:
-  """Returns the batch's images, float32 in [0, 1], attacked if asked for.
+  """Returns the batch's images, float32 in [0, 1], attacked if `attack`.
 
   For an attack that reads parts the batch holds `attacks.LABELS`.
   """

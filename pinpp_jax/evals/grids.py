@@ -1,4 +1,4 @@
-"""From one grid of cells over an image to another."""
+"""Resizing of grids of cells over an image."""
 
 import jax
 import jax.numpy as jnp
@@ -36,18 +36,18 @@ def _between(x: jax.Array, y: jax.Array, fraction: jax.Array) -> jax.Array:
 
 
 def _neighbours(old: int, new: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Returns (new,) each: the cells before and after, and how far between."""
+  """Returns (new,) each: the cells before and after, and the fraction."""
   position = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0)
   before = np.floor(position).astype(np.int32)
-  # The last centre has no neighbour after it and counts as its own.
+  # The last centre has no neighbour after it and is its own neighbour.
   after = np.minimum(before + 1, old - 1)
   return jnp.array(before), jnp.array(after), jnp.array(position - before)
 
 
 def nearest(grid: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-  """Returns (N, *size): what an (N, h, w) grid has at the new cells' centres.
+  """Returns (N, *size): an (N, h, w) grid sampled at the new cells' centres.
 
-  To a larger size this is enlarging by the nearest cell.
+  For a larger size this is nearest-neighbour resizing.
   """
   rows, columns = (
     (2 * np.arange(new) + 1) * old // (2 * new)

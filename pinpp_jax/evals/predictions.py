@@ -1,4 +1,4 @@
-"""What a model predicts for a batch: classes, and parts at every label."""
+"""A model's predictions for a batch: classes, and parts on the label grid."""
 
 from collections.abc import Mapping
 import functools
@@ -33,7 +33,7 @@ def predict(
   interpolated to it before the largest is taken, among all channels (open) or
   among the image's candidates (known). Beside them: `class` (argmax of the
   class logits, if the model has any) and the batch's `label`, `id`, `mask` and
-  `source`, so that all can be fetched together. Without channels there is no
+  `source`, so that all can be fetched together. With `channels=0` there is no
   `open` and no `known`.
 
   Args:
@@ -47,10 +47,14 @@ def predict(
     known: Whether to predict with known class as well.
 
   Raises:
-    UserError: If the model lacks what is asked for.
+    UserError: If the model has no class logits to attack, or not so many part
+      channels.
   """
   if attack and 'logits' not in outputs(model, variables, batch['image']):
-    raise UserError('An attack needs a model with class logits.')
+    raise UserError(
+      'An attack needs a model with class logits; this one has none. Remove the'
+      " attack from the evaluator's section."
+    )
   image = examples_lib.image(variables, batch, key, model=model, attack=attack)
   output = model.apply(variables, image, train=False, parts=True)
   found = {name: batch[name] for name in ('label', 'id', 'mask', 'source')}
@@ -76,8 +80,8 @@ def _largest_among(
   logits: jax.Array, ids: jax.Array, size: tuple[int, ...]
 ) -> jax.Array:
   """Returns (B, *size) int32: which of ids (B, m) has the largest logit."""
-  # Column 0 once more stands where a class has fewer parts than m; the first
-  # of equals is taken, so these copies change nothing.
+  # Where a class has fewer parts than m, column 0 is repeated; of equals the
+  # first is taken, so the copies change nothing.
   among = jax.vmap(lambda x, i: x[..., i])(logits, ids)
   return jax.vmap(lambda i, k: i[k])(ids, grids.largest(among, size))
 
@@ -86,7 +90,7 @@ def finest(output: Mapping[str, Any], channels: int) -> jax.Array:
   """Returns the finest part logits (B, h, w, channels).
 
   Raises:
-    UserError: If a model's output has none, or others.
+    UserError: If the output has no parts, or another number of channels.
   """
   if not output.get('parts'):
     raise UserError(
@@ -97,7 +101,7 @@ def finest(output: Mapping[str, Any], channels: int) -> jax.Array:
   if logits.shape[-1] != channels:
     raise UserError(
       f'The model has {logits.shape[-1]} part channels and the data'
-      f' {channels} with background: evaluate it on the data set it was'
-      ' trained for.'
+      f' {channels} with background: evaluate it on the data set that it was'
+      ' trained on.'
     )
   return logits

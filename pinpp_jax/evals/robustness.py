@@ -26,9 +26,9 @@ class AutoAttack:
   Called with (variables, key), returns `<prefix>_accuracy`, the share of
   images that survive every attack, `<prefix>_clean_accuracy`,
   `<prefix>_<attack>_accuracy` after each attack, and `<prefix>_examples`.
-  The folder gets `result.json`, and the state between chunks, so that the same
-  run goes on where it was stopped. Of several processes each returns the same
-  scores, and process 0 writes.
+  The folder gets `result.json`, and the state after each chunk, so that the
+  same run resumes where it was stopped. With several processes each returns the
+  same scores, and process 0 writes.
 
   Args:
     norm: 'linf', 'l2' or 'l1'.
@@ -36,20 +36,18 @@ class AutoAttack:
     version: 'standard', 'plus', 'aa-2' (an upper bound) or 'custom'.
     attacks: For 'custom', options by the attack's name.
     batch_size: Images in a chunk.
-    individual: Give every attack all images.
-    save_adversarial: Keep `adversarial.npy`, float32, and the images' ids.
-    search_dtype: What the network computes in while attacks search, for
-      instance 'bfloat16'; '' for the network's own. Successes are checked in
-      float32 whatever it is.
+    individual: Run every attack on all images.
+    save_adversarial: Write `adversarial.npy`, float32, and `ids.npy`.
+    search_dtype: The network's dtype while attacks search, for instance
+      'bfloat16'; '' for float32. Successes are always checked in float32.
     robustbench: Fields of `robustbench.Entry`; if given, the folder gets the
       file for RobustBench's leaderboard.
     prefix: Names the threat model in the scores; '' for `<version>_<norm>`.
-    limit: Evaluates only the first so many examples.
+    limit: Number of examples to evaluate, from the first; None for all.
     model: Linen module; evaluated in float32.
     batches: Makes a fresh iterator of evaluation batches (numpy).
-    folder: Where the evaluation keeps its state and its result; None keeps
-      nothing.
-    about: What the result is to say of the images.
+    folder: Folder of the state and the result; None writes nothing.
+    about: Entries about the images for the result.
   """
 
   def __init__(
@@ -83,7 +81,7 @@ class AutoAttack:
     self._prefix = prefix or f'{version}_{norm.lower()}'
     self._limit, self._batches = limit, batches
     self._folder, self._about = folder, dict(about or {})
-    # Made now, so that a mistake in it does not cost an evaluation.
+    # Made now, so that a mistake in it is found before the evaluation.
     self._entry = robustbench_lib.entry(robustbench) if robustbench else None
     self._network = functools.partial(
       float32_logits, model.clone(dtype='float32')
@@ -95,7 +93,7 @@ class AutoAttack:
       )
 
   def __call__(self, variables: Any, key: jax.Array) -> dict[str, float]:
-    """Attacks the split, or what is left of it.
+    """Attacks the split, or the images that are left of it.
 
     Raises:
       UserError: The split is empty, or the folder holds another evaluation.
@@ -126,7 +124,7 @@ class AutoAttack:
     return examples_lib.named(self._prefix, scores)
 
   def _write(self, folder: pathlib.Path, outcome: Outcome) -> None:
-    """Writes what is asked for beside the result."""
+    """Writes the optional files beside the result."""
     if self._options['save_adversarial']:
       np.save(folder / 'ids.npy', outcome.ids)
     if self._entry:
@@ -136,7 +134,7 @@ class AutoAttack:
 def images(batches: Any, limit: int | None) -> dict[str, np.ndarray]:
   """Returns a split's `image` (uint8), `label` and `id`, without padding.
 
-  The whole of it, also where several processes read a share each.
+  All of its images, also if several processes read a share each.
 
   Raises:
     UserError: It has none.
@@ -148,7 +146,7 @@ def images(batches: Any, limit: int | None) -> dict[str, np.ndarray]:
     for name, found in rows.items():
       found.append(batch[name][real])
   if not sum(len(x) for x in rows['label']):
-    raise UserError('No example to attack.')
+    raise UserError('The split has no example to attack.')
   return {name: np.concatenate(found) for name, found in rows.items()}
 
 

@@ -21,7 +21,7 @@ class Sample:
 
   image: np.ndarray  # uint8 (S, S, 3)
   true: np.ndarray  # int32 (h, w), global part ids
-  predicted: np.ndarray | None  # The same, class known; None without a head.
+  predicted: np.ndarray | None  # Likewise, class known; None without parts.
   label: int
   predicted_class: int | None  # None without class logits.
   masked: bool  # Whether the image has a part mask at all.
@@ -67,7 +67,7 @@ def samples(
 
 
 def save(path: pathlib.Path, found: Sequence[Sample]) -> None:
-  """Writes samples of one size to an .npz file, never seen half-written."""
+  """Writes samples of one size to an .npz file, atomically."""
   arrays = {
     field.name: np.array([getattr(sample, field.name) for sample in found])
     for field in dataclasses.fields(Sample)
@@ -80,7 +80,7 @@ def save(path: pathlib.Path, found: Sequence[Sample]) -> None:
 
 
 def load(path: pathlib.Path) -> list[Sample]:
-  """Returns what `save` wrote; no file is no samples."""
+  """Returns the samples that `save` wrote; none if there is no file."""
   if not path.exists():
     return []
   with np.load(path, allow_pickle=False) as file:

@@ -1,4 +1,4 @@
-"""How one network fares with the adversarial examples of another."""
+"""Accuracy of a network on adversarial examples found against another."""
 
 import pathlib
 from typing import Any
@@ -17,11 +17,11 @@ _logits = jax.jit(float32_logits, static_argnums=0)
 
 
 class Transfer:
-  """Accuracy on the adversarial examples that another network was given.
+  """Accuracy on adversarial examples that were found against another network.
 
   Called with (variables, key), returns `<prefix>_accuracy`, the share of the
-  examples found against the other network that this one classifies right, and
-  `<prefix>_clean_accuracy` on the same images as they are.
+  examples that this network classifies right, and `<prefix>_clean_accuracy` on
+  the same images without attack.
 
   Args:
     path: Folder of an evaluation with `save_adversarial`.
@@ -46,7 +46,7 @@ class Transfer:
     """Goes through the split once.
 
     Raises:
-      UserError: There are no examples in the folder, or of other images.
+      UserError: The folder has no examples, or none of this split.
     """
     del key
     found, ids = _examples(self._path)
@@ -59,7 +59,8 @@ class Transfer:
     ]
     if not pairs:
       raise UserError(
-        f'No adversarial example of {self._path} belongs to this split.'
+        f'No adversarial example of {self._path} belongs to this split:'
+        ' evaluate on the split that was attacked.'
       )
     there, here = np.transpose(pairs)
     right = lambda image: self._right(variables, image, split['label'][here])
@@ -75,7 +76,7 @@ class Transfer:
     right = 0
     for start in range(0, len(image), CHUNK):
       rest = image[start : start + CHUNK]
-      # Padded, so that one program does.
+      # Padded, so that only one program is compiled.
       padded = rest[np.resize(np.arange(len(rest)), CHUNK)]
       best = np.argmax(_logits(self._model, variables, padded), -1)
       right += (best[: len(rest)] == label[start : start + CHUNK]).sum()
@@ -87,7 +88,7 @@ def _examples(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
   for path in paths:
     if not path.is_file():
       raise UserError(
-        f'{path} does not exist: give the folder of an evaluation that ran'
-        ' with save_adversarial=True to its end.'
+        f'{path} does not exist: give the folder of a finished evaluation with'
+        ' save_adversarial=True.'
       )
   return np.load(paths[0], mmap_mode='r'), np.load(paths[1])

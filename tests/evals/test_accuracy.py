@@ -199,7 +199,7 @@ def test_wrong_number_of_classes_is_refused(tiny, split, table, key):
 
 def test_an_empty_split_is_refused(tiny, split, table, key):
   model, variables = tiny.make()
-  with pytest.raises(UserError, match='No example'):
+  with pytest.raises(UserError, match='no example'):
     make(tiny, split, table, model, order=[])(variables, key)
 
 

@@ -268,14 +268,14 @@ BAD = {
   'float16': (dict(predict=lambda x: PREDICT(x).astype('float16')), 'float16'),
   'no logits': (dict(predict=lambda x: PREDICT(x)[0]), 'logits'),
   'one class': (dict(predict=classes(1), labels=LABELS * 0), 'one logit'),
-  'eps 0': (dict(eps=0.0), 'not above 0'),
-  'eps NaN': (dict(eps=float('nan')), 'not above 0'),
+  'eps 0': (dict(eps=0.0), 'finite and above 0'),
+  'eps NaN': (dict(eps=float('nan')), 'finite and above 0'),
   'norm': (dict(norm='l3', eps=0.1), 'not one of'),
   'version': (dict(version='best', attacks=None), 'not one of'),
   'no attacks': (dict(attacks=None), 'needs attacks'),
   'attack': (dict(attacks=['pgd']), 'not among'),
   'option': (dict(attacks={'apgd-ce': {'step': 3}}), 'no option'),
-  'standard attacks': (dict(version='standard'), 'goes with'),
+  'standard attacks': (dict(version='standard'), 'only for version'),
   'batch': (dict(batch_size=0), 'below 1'),
 }
 

@@ -70,7 +70,7 @@ def test_the_files_name(fields, name):
   ('fields', 'word'),
   [
     ({'version': 'aa-2'}, "version 'aa-2' instead of 'standard'"),
-    ({'norm': 'l2', 'eps': 2.0}, "norm 'l2', of which there is no"),
+    ({'norm': 'l2', 'eps': 2.0}, "norm 'l2', for which there is no"),
     ({'eps': 8 / 255}, 'eps 0.0313725 instead of 4/255'),
     ({'examples': 1000}, "1000 images of 'rb5k' instead of the 5000"),
     ({'images': 'pin10k', 'examples': 10000}, "10000 images of 'pin10k'"),

@@ -115,5 +115,5 @@ def test_an_entry_for_the_board_is_checked_before_the_attack(run, tmp_path):
 def test_only_real_examples_count(tiny, split):
   found = robustness.images(tiny.batches_of(split, 8), limit=13)
   np.testing.assert_array_equal(found['id'], split['id'][:13])
-  with pytest.raises(UserError, match='No example'):
+  with pytest.raises(UserError, match='no example'):
     robustness.images(tiny.batches_of(split, 8), limit=0)

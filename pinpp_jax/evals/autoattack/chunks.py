@@ -1,4 +1,4 @@
-"""What a robustness evaluation asks of the devices, chunk by chunk."""
+"""The device work of a robustness evaluation, in chunks of images."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -15,25 +15,25 @@ from pinpp_jax.errors import UserError
 from pinpp_jax.evals.autoattack import versions
 from pinpp_jax.machine import processes
 
-# Images whose logits tell one network from another.
+# Number of images whose logits identify a network.
 PROBE = 8
 
-# The key of the clean pass: no attack has this number.
+# Number of the clean pass, for its keys: no attack has it.
 _CLEAN = len(versions.OPTIONS)
 
-# Rounding that a success may be outside the ball by: absolute, relative.
+# Tolerance of the radius for rounding: absolute, relative.
 _SLACK = {'linf': (1e-6, 0.0), 'l2': (0.0, 1e-5), 'l1': (0.0, 1e-5)}
 
 
 class Strike(NamedTuple):
-  """What an attack made of some images.
+  """The result of one round of an attack on a chunk.
 
   Attributes:
-    broken: (n,) int, the images whose success holds.
-    points: (n, H, W, C) float32, the adversarial images.
-    refused: Successes outside the ball or the box.
-    unconfirmed: Points that are classified right after all, and images that
-      change their class without moving.
+    broken: (n,) int, the images with a confirmed success.
+    points: (n, H, W, C) float32, their adversarial images.
+    refused: Number of successes outside the ball or the box.
+    unconfirmed: Number of points that are classified right when checked, and
+      of images that are misclassified without having changed.
   """
 
   broken: np.ndarray
@@ -44,11 +44,11 @@ class Strike(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-  """An evaluation: constant while it runs.
+  """The inputs and options of an evaluation.
 
   Attributes:
-    network: From images to logits, or from (images, keys) if `random`.
-    search: What the attacks look at.
+    network: Maps images to logits, or (images, keys) if `random`.
+    search: The network that the attacks use.
     images: (N, H, W, C) float in [0, 1] or uint8.
     labels: (N,) int32.
     ids: (N,) uint32, from which images' keys are made.
@@ -78,7 +78,7 @@ class Job:
     """Returns keys, images and labels on the devices, padded to a chunk."""
     padded = np.resize(chosen, self.placing.size(len(chosen)))
     put = self.placing.put
-    # Made float on the host: a device may divide a little differently.
+    # Converted on the host: a device may round the division differently.
     image = put(as_float(self.images[padded]))
     keys = _keys(self.key, attack, put(self.ids[padded]))
     return keys, image, put(self.labels[padded])
@@ -95,7 +95,7 @@ class Job:
     return processes.fetch(logits(self.bound(keys), image))[: len(chosen)]
 
   def probe(self) -> np.ndarray:
-    """Returns the first images' logits; a random network has none."""
+    """Returns the first images' logits; none for a random network."""
     if self.random:
       return np.zeros((0, 0), np.float32)
     first = np.arange(min(PROBE, len(self.images)))
@@ -108,7 +108,7 @@ class Job:
     Every success is checked again: its class by the network, its place in
     float64 on the host.
     """
-    # The number that keys fold in does not hang on the version.
+    # The number that keys fold in does not depend on the version.
     number = [*versions.OPTIONS].index(name)
     keys, image, label = self.chunk(chosen, number)
     rounds = range(turn, turn + 1)
@@ -119,7 +119,7 @@ class Job:
     points = processes.fetch(x[where]).astype(np.float32)
     clean = as_float(self.images[chosen[where]])
     valid = self.placing.agreed(within(self.norm, self.eps, points, clean))
-    # An image that was right a moment ago and did not move is a tie.
+    # A success without a change of the image is a tie of logits.
     holds = valid & moved[where]
     return Strike(
       broken=chosen[where[holds]],
@@ -130,15 +130,15 @@ class Job:
 
 
 class Placing:
-  """How images are cut into chunks of few sizes, and put on devices.
+  """Cuts images into chunks of few sizes and puts them on devices.
 
   Attributes:
-    together: Whether several processes share the work; all of them must.
-    writes: Whether this process keeps what is found, for all that share it.
+    together: Whether several processes, then all of them, share the work.
+    writes: Whether this process writes the files.
 
   Args:
-    batch_size: Images in a full chunk, rounded up to split over the devices.
-    devices: Those of all processes if None.
+    batch_size: Images in a full chunk, rounded up to a multiple of the devices.
+    devices: The devices to use; None for those of all processes.
   """
 
   def __init__(self, batch_size: int, devices: Sequence[Any] | None):
@@ -157,32 +157,32 @@ class Placing:
     self._sharding = NamedSharding(mesh, PartitionSpec('data'))
 
   def chunks(self, chosen: np.ndarray) -> list[np.ndarray]:
-    """Returns images cut into full chunks and a rest."""
+    """Returns images cut into full chunks and a remainder."""
     size = self._sizes[-1]
     return [chosen[i : i + size] for i in range(0, len(chosen), size)]
 
   def size(self, images: int) -> int:
-    """Returns the smallest chunk that holds so many images."""
+    """Returns the size of the smallest chunk that holds so many images."""
     return next(size for size in self._sizes if size >= images)
 
   def put(self, x: np.ndarray) -> jax.Array:
     """Returns an array that is split over the devices along its first axis.
 
-    Every process gives the whole of it.
+    Every process must pass the whole array.
     """
     return jax.make_array_from_callback(
       x.shape, self._sharding, lambda place: x[place]
     )
 
   def agreed(self, x: np.ndarray) -> np.ndarray:
-    """Returns process 0's value of what each computed on its own CPU."""
+    """Returns process 0's value of an array computed on every CPU."""
     return processes.of_first({'x': x})['x'] if self.together else x
 
 
 def as_partial(
   function: Callable[..., jax.Array],
 ) -> jax.tree_util.Partial:
-  """Returns a function as a pytree that can be called."""
+  """Returns a function as a callable pytree."""
   if isinstance(function, jax.tree_util.Partial):
     return function
   return jax.tree_util.Partial(function)
@@ -198,10 +198,10 @@ def as_float(image: np.ndarray) -> np.ndarray:
 def within(
   norm: str, eps: float, x: np.ndarray, image: np.ndarray
 ) -> np.ndarray:
-  """Returns (B,) bool, whether points are in the ball, the box and finite.
+  """Returns (B,) bool, whether points are in the ball and the box, and finite.
 
-  Computed in float64; what rounding in float32 may add to the radius is 1e-6
-  for linf and 1e-5 of it for l2 and l1.
+  Computed in float64, with a tolerance for float32 rounding of the radius: 1e-6
+  for linf and 1e-5 of the radius for l2 and l1.
   """
   flat = x.reshape(len(x), math.prod(x.shape[1:]))
   delta = np.abs(flat.astype(np.float64) - image.reshape(flat.shape))
@@ -234,9 +234,9 @@ def logits(network: jax.tree_util.Partial, image: jax.Array) -> jax.Array:
 
 @jax.jit
 def _judge(network, x, image, label):
-  """Returns (B,) bool: whether x gets another class, and whether it moved.
+  """Returns (B,) bool: whether x is misclassified, and whether it changed.
 
-  Logits that are not finite are another class: a broken network is not right.
+  Logits that are not finite count as misclassified.
   """
   found = logits(network, x)
   right = jnp.argmax(found, axis=-1) == label

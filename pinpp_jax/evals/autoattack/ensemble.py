@@ -1,14 +1,14 @@
 """AutoAttack: robust accuracy under an ensemble of four attacks.
 
 Croce & Hein, 'Reliable evaluation of adversarial robustness with an ensemble
-of diverse parameter-free attacks', 2020, arXiv:2003.01690. What an image's
-verdict is depends on the image, its label, its id and the key alone: not on
-batch size, order, number of devices or interruptions.
+of diverse parameter-free attacks', 2020, arXiv:2003.01690. Whether an image is
+robust depends on the image, its label, its id and the key alone: not on batch
+size, order, number of devices or interruptions.
 
 Several processes (`jax.distributed`) work on every chunk together. Each of them
 must make the same call, with all images and with weights that are numpy arrays
-or lie on the devices of all. Each gets the verdicts; process 0 keeps the files,
-and the adversarial images.
+or are replicated over the devices of all. Each gets the result; process 0 keeps
+the files and the adversarial images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -58,15 +58,16 @@ def autoattack(
   devices: Sequence[Any] | None = None,
   log: Callable[[str], Any] = print,
 ) -> Outcome:
-  """Returns which images no attack breaks, and all that is known besides.
+  """Evaluates robust accuracy; returns the flags of every image and statistics.
 
-  A success counts if the point is in the ball and in [0, 1], and `predict` does
-  not give it its label.
+  A success counts if the point is in the ball and in [0, 1], and `predict`
+  misclassifies it.
 
   Args:
-    predict: From images (B, H, W, C) float32 in [0, 1] to logits (B, K),
-      float32. Version 'rand' calls it with (images, keys). The weights inside
-      a `jax.tree_util.Partial` are no constants of the programs.
+    predict: Maps images (B, H, W, C) float32 in [0, 1] to logits (B, K),
+      float32. Version 'rand' calls it with (images, keys). With a
+      `jax.tree_util.Partial`, its weights are arguments of the compiled
+      programs, not constants.
     images: (N, H, W, C) floats in [0, 1], or uint8. H = W for Square.
     labels: (N,) integers.
     norm: 'linf', 'l2' or 'l1', in any case.
@@ -74,22 +75,23 @@ def autoattack(
     version: 'standard', 'plus', 'rand', 'aa-2' (APGD-CE and APGD-T alone, an
       upper bound) or 'custom'.
     attacks: For 'custom': names of `versions.OPTIONS`, or options by name.
-    key: Of all that is random; jax.random.key(0) if None.
-    ids: (N,) distinct integers that choose images' randomness; None: 0 to N-1.
-    batch_size: Images in a chunk, rounded up to split over the devices.
-    search: What the attacks look at, for instance the same network in
-      bfloat16; where it misleads them, robust accuracy comes out too high.
-    individual: Give every attack all images, not those that are left.
-    save_adversarial: Keep the images found, as float32.
-    folder: Of the state, kept after every chunk, and of `result.json`. The same
-      call again goes on where the last one stopped.
-    about: What else `result.json` is to say: names of lists, preprocessing.
-    devices: Those of all processes if None; the local ones work alone.
-    log: Called with a line of progress now and then.
+    key: Of all random numbers; jax.random.key(0) if None.
+    ids: (N,) distinct integers that determine the images' random numbers; None
+      for 0 to N-1.
+    batch_size: Images in a chunk, rounded up to a multiple of the devices.
+    search: The network that the attacks use, for instance the same one in
+      bfloat16; if it misleads them, robust accuracy comes out too high.
+    individual: Run every attack on all images, not only on those still robust.
+    save_adversarial: Keep the adversarial images, as float32.
+    folder: For the state, written after every chunk, and `result.json`. The
+      same call resumes where the last one stopped.
+    about: Further entries of `result.json`: names of lists, preprocessing.
+    devices: The devices to use; None for those of all processes. With local
+      devices a process works alone.
+    log: Called with lines of progress.
 
   Raises:
-    UserError: Something given makes no sense, or `folder` holds another
-      evaluation.
+    UserError: An argument is invalid, or `folder` holds another evaluation.
   """
   job = _job(
     predict,
@@ -122,7 +124,7 @@ def autoattack(
 def _kept(
   job: Job, folder: Any, log: Callable[[str], Any]
 ) -> tuple[pathlib.Path | None, Callable[[str], Any]]:
-  """Returns folder and log, of several processes for the first alone."""
+  """Returns folder and log, for processes other than 0 without effect."""
   if not job.placing.writes:
     return None, lambda line: None
   return None if folder is None else pathlib.Path(folder), log
@@ -140,7 +142,7 @@ def _job(
   attacks: Any,
   **rest: Any,
 ) -> Job:
-  """Returns what is asked, if it makes sense."""
+  """Returns the job of the arguments, after checking them."""
   norm, eps = ball
   validate.check_data(images, labels, ids)
   validate.check_ball(norm, eps)
@@ -169,7 +171,7 @@ def _evaluate(
   save_adversarial: bool,
   log: Callable[[str], Any],
 ) -> Outcome:
-  """Returns the outcome of a job, begun or gone on with."""
+  """Runs or resumes a job and returns its outcome."""
   with store.held():
     fresh = Verdicts.none(len(job.images), len(job.plan), job.probe())
     verdicts = store.load(fresh)
@@ -205,7 +207,7 @@ class _Run:
     self._spent = 0.0
 
   def finish(self) -> None:
-    """Changes the verdicts until nothing is left to do."""
+    """Runs all remaining stages, updating the verdicts."""
     self._classify()
     for stage in range(self._verdicts.stage, len(self._stages)):
       self._attack(*self._stages[stage])
@@ -226,16 +228,16 @@ class _Run:
       broken = chosen[~np.isfinite(logits).all(-1)]
       if len(broken):
         raise UserError(
-          f'The logits of {len(broken)} clean images are not finite, of image'
-          f' {broken[0]} for one.'
+          f'The logits of {len(broken)} clean images are not finite, the first'
+          f' of them is image {broken[0]}: check the weights.'
         )
       verdicts.clean[chosen] = logits.argmax(-1) == job.labels[chosen]
       verdicts.seen[chosen] = True
       self._store.save(verdicts)
-    self._log(f'Clean accuracy {verdicts.clean.mean():.2%}.')
+    self._log(f'Clean accuracy {100 * verdicts.clean.mean():.2f} %.')
 
   def _left(self, number: int) -> np.ndarray:
-    """Returns (N,) bool, the images that an attack is to have a go at."""
+    """Returns (N,) bool, the images that an attack has to run on."""
     verdicts = self._verdicts
     if self._job.individual:
       return verdicts.clean & verdicts.robust[number]
@@ -260,7 +262,7 @@ class _Run:
         self._say(f'{name}, round {turn + 1}', self._verdicts.stage)
 
   def _keep(self, strike: Strike) -> None:
-    """Keeps adversarial images; of several attacks the first one's."""
+    """Stores adversarial images, for each image the first one found."""
     found, broken = self._found, strike.broken
     if found is None or not len(broken):
       return
@@ -271,16 +273,16 @@ class _Run:
 
   def _say(self, what: str, stage: int) -> None:
     self._last_line = time.monotonic()
-    robust = self._verdicts.standing().mean()
+    robust = 100 * self._verdicts.standing().mean()
     remaining = self._remaining(stage)
     eta = ''
     if remaining and self._spent:
       rate = (self._last_line - self._started) / self._spent
       eta = f', at most {_clock(remaining * rate)} left'
-    self._log(f'{what}: robust accuracy {robust:.2%}{eta}.')
+    self._log(f'{what}: robust accuracy {robust:.2f} %{eta}.')
 
   def _remaining(self, stage: int) -> float:
-    """Returns the passes that are left if no more image breaks."""
+    """Returns the number of passes that are left if no more image breaks."""
     left = 0.0
     done = self._verdicts.done
     for number, name, _ in self._stages[stage:]:
@@ -291,7 +293,7 @@ class _Run:
 
 def _cost(attack: versions.Attack) -> float:
   forward, backward = versions.calls(attack)
-  # To the image alone: about a forward pass.
+  # A backward pass to the image alone costs about a forward pass.
   return forward + backward
 
 
@@ -302,7 +304,7 @@ def _clock(seconds: float) -> str:
 
 
 def _identity(job: Job) -> dict[str, Any]:
-  """Returns what another evaluation differs in."""
+  """Returns what identifies an evaluation."""
   leaves = [processes.fetch(leaf) for leaf in jax.tree.leaves(job.network)]
   return {
     'norm': job.norm,
@@ -311,13 +313,13 @@ def _identity(job: Job) -> dict[str, Any]:
     'individual': job.individual,
     'key': jax.random.key_data(job.key).tolist(),
     'data_hash': _hash(job.images, job.labels, job.ids),
-    # Of the weights that a Partial holds, if it does.
+    # Of the weights in a Partial, if there are any.
     'weights_hash': _hash(*leaves) if leaves else '',
   }
 
 
 def _options(attack: versions.Attack) -> dict[str, Any]:
-  """Returns what an attack does; the form of its loop is no part of it."""
+  """Returns an attack's options without `loop`, which changes no result."""
   options = dataclasses.asdict(attack)
   del options['loop']
   return options
@@ -379,7 +381,7 @@ def _record(
 
 
 def _signs(job: Job) -> dict[str, Any]:
-  """Returns the checks' results by name, from the first chunk of images."""
+  """Returns the signs of masked gradients, from the first chunk of images."""
   first = job.placing.chunks(np.arange(len(job.images)))[0]
   keys, image, label = job.chunk(first)
   network = job.bound(keys)
@@ -391,7 +393,7 @@ def _signs(job: Job) -> dict[str, Any]:
     )
   )
   label = fetch(label)
-  # Those that attacks begin with; the rest of a chunk is padding.
+  # Only images that attacks start from; the rest of a chunk is padding.
   right = passes[0].argmax(-1) == label
   return {
     'randomised': not job.random and masking_signs.randomised(passes, label),

@@ -1,8 +1,8 @@
-"""Signs that a network defeats attacks instead of resisting them.
+"""Signs that a network masks its gradients instead of being robust.
 
 The checks of AutoAttack (github.com/fra31/auto-attack, `checks.py`), and one of
-our own: what the traced program of a network gives away. They are warnings;
-none changes a verdict.
+our own: suspicious operations in the network's traced program. They are
+warnings; none changes a result.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ SQUARE_MARGIN = 0.002
 
 OWN_GRADIENT = 'defines a gradient of its own'
 
-# What primitives mean when they stand in a classifier.
+# Primitives that a plain classifier does not have, and their meaning.
 _OPERATIONS = {
   'while': 'loops',
   'random_bits': 'draws random numbers',
@@ -44,8 +44,8 @@ _OPERATIONS = {
 def randomised(passes: Sequence[np.ndarray], label: Any) -> bool:
   """Returns whether passes over the same images differ.
 
-  In the number classified right, or by more than 1e-4 between two vectors of
-  logits scaled to length 1.
+  They do if the number of right images differs, or two vectors of logits scaled
+  to length 1 are more than 1e-4 apart.
 
   Args:
     passes: Logits (B, K) of each pass.
@@ -74,12 +74,12 @@ def zero_gradients(
   norm: str,
   eps: float,
 ) -> jax.Array:
-  """Returns which images have no gradient at all where APGD starts, (B,) bool.
+  """Returns which images have a zero gradient where APGD starts, (B,) bool.
 
-  Of the difference of logits ratio; of the cross entropy with fewer than three
-  classes. Images misclassified at that start are left out, unlike in
-  AutoAttack: they are broken already, and where the label ranks third the ratio
-  is 1 whatever the network, its gradient nothing but rounding.
+  The gradient of the difference of logits ratio, or of the cross entropy for
+  fewer than three classes. Images misclassified at that start are left out,
+  unlike in AutoAttack: they are broken already, and if the label ranks third,
+  the ratio is 1 for any network and its gradient is only rounding.
   """
   gradient, right = _start(network, keys, image, label, norm=norm, eps=eps)
   return right & jnp.all(gradient == 0, axis=(1, 2, 3))
@@ -87,7 +87,7 @@ def zero_gradients(
 
 @functools.partial(jax.jit, static_argnames=('norm', 'eps'))
 def _start(network, keys, image, label, *, norm, eps):
-  """Returns a loss's gradient where APGD starts, and what is right there."""
+  """Returns a loss's gradient where APGD starts, and which images are right."""
 
   def total(image):
     logits = network(image).astype(jnp.float32)
@@ -104,13 +104,12 @@ def _start(network, keys, image, label, *, norm, eps):
 def operations(
   predict: Callable[[jax.Array], jax.Array], image: jax.Array
 ) -> list[str]:
-  """Returns what a network does that a plain classifier does not.
+  """Returns the operations of a network that a plain classifier does not have.
 
-  Read off its traced program: derivatives taken inside, loops, random numbers,
-  rounding, gradients replaced. A name may be innocent, as the faster gradient
-  of the max pooling of this project's ResNet is; a number that rests on one
-  deserves an adaptive attack. Gradients that are stopped are not looked for:
-  every softmax stops one.
+  Found in its traced program: derivatives, loops, random numbers, rounding,
+  custom gradients. They may be harmless, such as the faster gradient of max
+  pooling in this project's ResNet; otherwise use an adaptive attack. Stopped
+  gradients are not reported: every softmax has one.
   """
   found = set()
   for equation in _equations(jax.make_jaxpr(predict)(image).jaxpr):
@@ -139,10 +138,10 @@ _PROGRAMS = (extend.core.ClosedJaxpr, extend.core.Jaxpr)
 
 
 def square_better(accuracy: dict[str, float]) -> bool:
-  """Returns whether the attack without gradients is the strongest by far.
+  """Returns whether Square, which needs no gradients, is by far the strongest.
 
-  That is a sign of masked gradients: by more than 0.2 points below everything
-  else.
+  That is a sign of masked gradients: accuracy more than 0.2 percentage points
+  below that of everything else.
 
   Args:
     accuracy: Cumulative accuracy by attack, the clean one among them.

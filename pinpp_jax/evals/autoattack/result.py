@@ -1,4 +1,4 @@
-"""What an evaluation by several attacks found, and its file."""
+"""The result of an evaluation by several attacks, and `result.json`."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -20,17 +20,17 @@ _PACKAGES = ('pinpp_jax', 'jax', 'jaxlib', 'numpy')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-  """What one attack of the ensemble did.
+  """The result of one attack of the ensemble.
 
   Attributes:
-    robust_accuracy: Share of all images that this attack and those before it
-      left.
-    individual_accuracy: Share that this attack alone left; None unless every
-      attack was given every image.
-    broken: Images it broke.
-    refused: Successes that lay outside the ball or the box, and do not count.
-    unconfirmed: Points it returned that are classified right after all, and
-      images that change their class without moving: ties.
+    robust_accuracy: Share of all images that are robust to this attack and
+      those before it.
+    individual_accuracy: Share that is robust to this attack alone; None unless
+      every attack ran on all images.
+    broken: Number of images it broke.
+    refused: Successes outside the ball or the box, which do not count.
+    unconfirmed: Points that are classified right when checked, and images that
+      are misclassified without having changed (ties).
     forward_passes: Images times passes, at most.
     backward_passes: The same; to the image alone.
     seconds: Wall time, compilation included.
@@ -48,23 +48,23 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-  """What an evaluation found.
+  """The result of an evaluation.
 
   Attributes:
     version: Of AutoAttack, or 'custom'.
     norm: 'linf', 'l2' or 'l1'.
     eps: Radius.
-    clean: (N,) bool, classified right as they are.
-    robust: (N,) bool, right as they are and under every attack.
+    clean: (N,) bool, classified right without attack.
+    robust: (N,) bool, classified right without and with every attack.
     robust_by_attack: For each attack (N,) bool, right and not broken by it;
-      says something about all images only where each attack had all of them.
-    attacks: For each attack what it did.
-    signs: What may have defeated the attacks: 'randomised', 'softmax',
-      'few_classes', 'square_better' (bool), 'zero_gradients' (images),
-      'operations' (names).
+      complete only if every attack ran on all images.
+    attacks: The record of each attack.
+    signs: Signs of masked gradients: 'randomised', 'softmax', 'few_classes',
+      'square_better' (bool), 'zero_gradients' (number of images), 'operations'
+      (names).
     ids: (N,) of the images.
     adversarial: (N, H, W, C) float32, NaN where there is none; None unless
-      asked for.
+      requested.
   """
 
   version: str
@@ -95,10 +95,10 @@ class Outcome:
 
   @property
   def warnings(self) -> list[str]:
-    """Returns a sentence for each sign that deserves a look."""
+    """Returns a sentence for each sign that needs attention."""
     sentences = {
       'randomised': 'the network is random: use version="rand".',
-      'softmax': 'the outputs look like probabilities: return logits, for'
+      'softmax': 'the outputs look like probabilities: return logits, because'
       ' gradients through a softmax vanish.',
       'few_classes': 'there are fewer than ten classes, and so fewer targets.',
       'square_better': 'Square, which needs no gradients, is the strongest'
@@ -108,9 +108,9 @@ class Outcome:
     if self.signs['zero_gradients']:
       found.append(
         f'{self.signs["zero_gradients"]} images of the first chunk that are'
-        ' classified right have no gradient at all.'
+        ' classified right have a zero gradient.'
       )
-    # A gradient of one's own is more often for speed than for show.
+    # Custom gradients are usually for speed.
     odd = set(self.signs['operations']) - {masking_signs.OWN_GRADIENT}
     if odd:
       found.append(

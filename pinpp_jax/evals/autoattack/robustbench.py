@@ -15,8 +15,8 @@ from pinpp_jax.construct import construct
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals.autoattack.result import Outcome
 
-# What its boards of ImageNet without corruptions measure: by the norm, the
-# radius as they write it; and the images.
+# Its ImageNet boards without corruptions: radius by norm, as the boards write
+# it, and the list of images.
 BOARDS = {'linf': '4/255'}
 LIST = 'rb5k'
 IMAGES = 5000
@@ -26,7 +26,7 @@ _YEAR = re.compile(r'\d{4}')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-  """What only a person knows of a model.
+  """The fields of an entry that are not measured.
 
   Attributes:
     title: Of the paper.
@@ -35,13 +35,13 @@ class Entry:
     link: To the paper.
     venue: Such as 'NeurIPS 2023' or 'arXiv, Feb 2024'.
     architecture: Such as 'ResNet-50'.
-    short: The architecture in the file's name, where a paper has several.
+    short: Architecture in the file's name, for papers with several.
     additional_data: Whether it was trained on more than the data set.
     number_forward_passes: Of one prediction.
-    reported: Robust accuracy in percent that the paper has, for instance
-      '48.08'; '' for the one measured.
-    external: The same under the best attack known, if that is a lower one.
-    footnote: What a reader has to know.
+    reported: Robust accuracy in percent as in the paper, for instance '48.08';
+      '' for the measured one.
+    external: The same under the strongest known attack, if it is lower.
+    footnote: Note for readers.
     unreliable: Whether the number is known to be too high.
 
   Raises:
@@ -66,9 +66,14 @@ class Entry:
     needed = ('title', 'authors', 'link', 'venue', 'architecture')
     empty = [name for name in needed if not getattr(self, name).strip()]
     if empty:
-      raise UserError(f'An entry for RobustBench lacks {", ".join(empty)}.')
+      raise UserError(
+        f'The RobustBench entry lacks {", ".join(empty)}: set them in the'
+        " evaluator's field robustbench."
+      )
     if not _YEAR.fullmatch(self.year):
-      raise UserError(f'year={self.year!r} is not one such as 2024.')
+      raise UserError(
+        f"year={self.year!r} is not a year of four digits, such as '2024'."
+      )
     for name in ('reported', 'external'):
       _check_percent(name, getattr(self, name))
 
@@ -95,7 +100,7 @@ def model_info(
   """Returns the board's JSON of a model; numbers are strings in percent.
 
   Args:
-    entry: What a person says of it.
+    entry: The fields that are not measured.
     version: Of AutoAttack.
     norm: 'linf', 'l2' or 'l1'.
     eps: Radius, for pixels in [0, 1].
@@ -111,7 +116,7 @@ def model_info(
   if not 0 <= robust_accuracy <= clean_accuracy <= 1:
     raise UserError(
       f'clean_accuracy={clean_accuracy} and robust_accuracy={robust_accuracy}'
-      ' are not shares of which the second is at most the first.'
+      ' must lie in [0, 1], and the second is at most the first.'
     )
   measured = _percent(robust_accuracy)
   optional = {'external': entry.external, 'footnote': entry.footnote}
@@ -171,7 +176,7 @@ def _check_board(
   if version != 'standard':
     problems.append(f"version {version!r} instead of 'standard'")
   if norm not in BOARDS:
-    problems.append(f'norm {norm!r}, of which there is no ImageNet board')
+    problems.append(f'norm {norm!r}, for which there is no ImageNet board')
   elif abs(eps - _number(BOARDS[norm])) > 1e-9:
     problems.append(f'eps {eps:.6g} instead of {BOARDS[norm]}')
   if (images, examples) != (LIST, IMAGES):
@@ -195,9 +200,11 @@ def _percent(share: float) -> str:
 
 def _check_percent(name: str, text: str) -> None:
   if text and not re.fullmatch(r'\d{1,3}\.\d{2}', text):
-    raise UserError(f"{name}={text!r} is not in percent such as '48.08'.")
+    raise UserError(
+      f"{name}={text!r} is not in percent with two decimals, such as '48.08'."
+    )
 
 
 def _plain(word: str, besides: str = '') -> str:
-  """Returns the letters and digits of a word, and what is allowed besides."""
+  """Returns a word's letters, digits, underscores and characters `besides`."""
   return ''.join(c for c in word if c.isalnum() or c in '_' + besides)

@@ -1,4 +1,4 @@
-"""What an evaluation by several attacks knows so far, kept on disk."""
+"""The state of an evaluation by several attacks, kept on disk."""
 
 from collections.abc import Mapping, Sequence
 import contextlib
@@ -19,17 +19,17 @@ ADVERSARIAL = 'adversarial.npy'
 
 @dataclasses.dataclass(kw_only=True)
 class Verdicts:
-  """What is known of N images under A attacks.
+  """The state of N images under A attacks.
 
   Attributes:
     seen: (N,) bool, whether the clean image was classified.
     clean: (N,) bool, whether it was classified right.
     robust: (A, N) bool, False where the attack broke the image.
-    stage: Which of the rounds of all attacks is under way.
-    done: (N,) bool, which images have been through it.
+    stage: Number of the current round, counted over all attacks.
+    done: (N,) bool, which images have finished this round.
     refused: (A,) int, successes outside the ball or the box.
-    unconfirmed: (A,) int, points returned that the network gets right after
-      all, or that another program of the same network judges otherwise.
+    unconfirmed: (A,) int, points that are classified right when checked, and
+      images that are misclassified without having changed.
     attacked: (A,) int, images times rounds.
     seconds: (A,) float, wall time.
     probe: (P, K) float32, logits of the first images: the network's identity.
@@ -48,7 +48,7 @@ class Verdicts:
 
   @classmethod
   def none(cls, images: int, attacks: int, probe: np.ndarray) -> 'Verdicts':
-    """Returns the state before anything was looked at."""
+    """Returns the state before the clean pass."""
     return cls(
       seen=np.zeros(images, bool),
       clean=np.zeros(images, bool),
@@ -64,35 +64,35 @@ class Verdicts:
 
   @classmethod
   def of(cls, arrays: Mapping[str, Any]) -> 'Verdicts':
-    """Returns the state that `arrays` was taken from."""
+    """Returns the state with these `arrays`."""
     return cls(**{**arrays, 'stage': int(arrays['stage'])})
 
   @property
   def arrays(self) -> dict[str, Any]:
-    """Returns everything by name."""
+    """Returns all fields by name."""
     return dataclasses.asdict(self) | {'stage': np.asarray(self.stage)}
 
   def standing(self, attacks: int | None = None) -> np.ndarray:
-    """Returns (N,), the images that the first attacks (None: all) left."""
+    """Returns (N,) bool, robust to the first `attacks`; None for all."""
     return self.clean & self.robust[:attacks].all(0)
 
 
 class Store:
-  """Where the verdicts lie between chunks: a folder, or nowhere.
+  """Keeps the verdicts in a folder, or not at all.
 
-  The folder belongs to one evaluation: `identity` says which.
+  The folder belongs to one evaluation, which `identity` describes.
   """
 
   def __init__(self, folder: pathlib.Path | None, identity: dict[str, Any]):
-    # As it comes back from a file.
+    # As it is read back from a file.
     self._folder, self._identity = folder, json.loads(json.dumps(identity))
 
   @contextlib.contextmanager
   def held(self):
-    """Creates the folder and holds it against a second process.
+    """Creates the folder and locks it against another process.
 
     Raises:
-      UserError: Another one holds it.
+      UserError: Another process holds the lock.
     """
     if self._folder is None:
       yield
@@ -103,7 +103,7 @@ class Store:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except OSError as error:
         raise UserError(
-          f'{self._folder} is in use by another evaluation; wait for it or'
+          f'{self._folder} is in use by another evaluation; wait for it, or'
           ' give another folder.'
         ) from error
       yield
@@ -134,7 +134,7 @@ class Store:
     return Verdicts.of(saved)
 
   def save(self, verdicts: Verdicts) -> None:
-    """Replaces what was saved, in one instant."""
+    """Replaces the saved state, atomically."""
     if self._folder is None:
       return
     identity = json.dumps(self._identity)
@@ -146,9 +146,9 @@ class Store:
     partial.replace(self._folder / FILE)
 
   def adversarial(self, shape: Sequence[int]) -> np.ndarray:
-    """Returns the array of adversarial images, float32, where it was left.
+    """Returns the array of adversarial images, float32, new or resumed.
 
-    NaN marks an image without one.
+    NaN marks images without one.
     """
     if self._folder is None:
       return np.full(shape, np.nan, np.float32)
@@ -170,9 +170,9 @@ def _short(value: Any) -> str:
 
 
 def same_logits(before: np.ndarray, now: np.ndarray) -> bool:
-  """Returns whether two sets of logits differ by rounding alone.
+  """Returns whether two sets of logits belong to the same network.
 
-  The same network on other devices differs by less, another one by more.
+  The tolerance allows for rounding on other devices.
   """
   if before.shape != now.shape:
     return False

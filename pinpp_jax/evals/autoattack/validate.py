@@ -1,4 +1,4 @@
-"""What a robustness evaluation is given: one clear error for what is wrong."""
+"""Argument checks for a robustness evaluation."""
 
 from collections.abc import Callable
 import math
@@ -18,7 +18,7 @@ def count_classes(
   """Returns K; `random` networks are called with (images, keys).
 
   Raises:
-    UserError: What `predict` gives is not (B, K) float32 with K >= 2.
+    UserError: `predict` does not return (B, K) float32 with K >= 2.
   """
   image = jax.ShapeDtypeStruct((2, *images.shape[1:]), jnp.float32)
   given = [image]
@@ -33,12 +33,13 @@ def count_classes(
     )
   if logits.dtype not in (jnp.float32, jnp.float64):
     raise UserError(
-      f'predict returns {logits.dtype} logits, which tie too often to judge'
-      ' by: compute in that type if you like, as search= for instance, but'
-      ' return float32.'
+      f'predict returns {logits.dtype} logits, which have too many ties: return'
+      ' float32. A network in lower precision can be given as search=.'
     )
   if shape[1] < 2:
-    raise UserError('predict returns one logit: there is no other class.')
+    raise UserError(
+      'predict returns one logit per image; it must return two or more.'
+    )
   return shape[1]
 
 
@@ -61,19 +62,17 @@ def check_data(images: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> None:
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 1):
       raise UserError(
-        f'images reach from {low:g} to {high:g}; they must lie in [0, 1]. The'
-        ' mean is subtracted by the network, not before.'
+        f'images have values from {low:g} to {high:g}; they must be in [0, 1].'
+        ' Subtract the mean inside the network, not before.'
       )
 
 
 def check_ball(norm: str, eps: float) -> None:
-  """Raises UserError for a ball that is unknown or empty."""
+  """Raises UserError for an unknown norm or a radius that is not positive."""
   if norm not in NORMS:
     raise UserError(f'norm={norm!r} of autoattack is not one of {NORMS}.')
   if not (eps > 0 and math.isfinite(eps)):
-    raise UserError(
-      f'eps={eps} of autoattack is not above 0; clean accuracy needs no attack.'
-    )
+    raise UserError(f'eps={eps} of autoattack must be finite and above 0.')
 
 
 def check_labels(labels: np.ndarray, classes: int) -> None:

@@ -1,4 +1,4 @@
-"""Which attacks each version of AutoAttack is made of, with which options.
+"""The attacks of each version of AutoAttack, and their options.
 
 Croce & Hein, 2020, arXiv:2003.01690; constants of github.com/fra31/auto-attack.
 """
@@ -16,7 +16,7 @@ from pinpp_jax.errors import UserError
 
 Attack = APGD | FAB | Square
 
-# An attack's place in this table is folded into the keys: add at the end.
+# Keys depend on an attack's position in this table: add new ones at the end.
 OPTIONS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
   {
     'apgd-ce': dict(name='apgd', loss='ce'),
@@ -75,13 +75,13 @@ def plan(
     norm: 'linf', 'l2' or 'l1'.
     eps: Radius of the ball.
     classes: Number of logits.
-    attacks: For 'custom' alone: names of OPTIONS, or options by name. One
-      restart unless said otherwise (the authors' constructor takes five).
+    attacks: Only for 'custom': names of OPTIONS, or options by name. One
+      restart by default (the authors' constructor takes five).
     loop: Of each attack; see `attacks.loops.run`.
 
   Raises:
-    UserError: For a version or an attack that is not known or asks for more
-      classes than there are.
+    UserError: For an unknown version or attack, or one that needs more classes
+      than there are.
   """
   chosen = _chosen(version, norm, attacks)
   made: dict[str, Attack] = {}
@@ -104,7 +104,7 @@ def plan(
 def _chosen(version, norm, attacks) -> Mapping[str, Mapping[str, Any]]:
   if version != CUSTOM:
     if attacks is not None:
-      raise UserError(f'attacks= goes with version={CUSTOM!r} alone.')
+      raise UserError(f'attacks= is only for version={CUSTOM!r}; leave it out.')
     if version not in VERSIONS:
       known = [*VERSIONS, CUSTOM]
       raise UserError(f'version={version!r} is not one of {known}.')
@@ -112,7 +112,9 @@ def _chosen(version, norm, attacks) -> Mapping[str, Mapping[str, Any]]:
       return _STANDARD_L1
     return VERSIONS[version]
   if not attacks:
-    raise UserError(f'version={CUSTOM!r} needs attacks=, of {[*OPTIONS]}.')
+    raise UserError(
+      f'version={CUSTOM!r} needs attacks=, one or more of {[*OPTIONS]}.'
+    )
   if not isinstance(attacks, Mapping):
     attacks = {name: {} for name in attacks}
   unknown = sorted(set(attacks) - set(OPTIONS))
@@ -131,7 +133,7 @@ def _check_options(name, target, options) -> None:
 
 
 def takes_keys(version: str, attacks: Any = None) -> bool:
-  """Returns whether the network is called with keys, as one that is random."""
+  """Returns whether the network is random and called with keys."""
   if version == CUSTOM and isinstance(attacks, Mapping):
     return any(
       'eot' in options and options['eot'] > 1 for options in attacks.values()
@@ -140,7 +142,7 @@ def takes_keys(version: str, attacks: Any = None) -> bool:
 
 
 def calls(attack: Attack) -> tuple[int, int]:
-  """Returns an image's forward and backward passes in one round, at most."""
+  """Returns the maximum forward and backward passes of an image per round."""
   if isinstance(attack, APGD):
     ranking = int(attack.loss == 'targeted_dlr')
     return attack.length * attack.eot + ranking, attack.length * attack.eot

@@ -1,4 +1,4 @@
-"""How well parts and objects are segmented: confusion counts and scores."""
+"""Segmentation of parts and objects: confusion counts and scores."""
 
 from pinpp_jax.evals.segmentation.evaluator import Segmentation
 

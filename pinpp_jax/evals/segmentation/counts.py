@@ -1,4 +1,4 @@
-"""Sparse cell counts per id, and the scores computed from them.
+"""Confusion counts per id, and the scores computed from them.
 
 A table is int64 (rows, 3, ids): true positives, true cells and predicted cells
 of every id. Row 0 counts every image once; further rows, if any, are bootstrap
@@ -38,7 +38,7 @@ def count(
     per_image = np.zeros((len(truth), table.shape[2]), np.int64)
     for found, ids in zip(per_image, cells, strict=True):
       found += np.bincount(ids.ravel(), minlength=len(found))
-    # Of thousands of ids few occur, and only those are weighted.
+    # Few of thousands of ids occur; only those are weighted.
     used = np.flatnonzero(per_image.any(0))
     table[:, row, used] += weights.T @ per_image[:, used]
 
@@ -66,8 +66,8 @@ def mean_iou_per_object(table: np.ndarray, merge: np.ndarray) -> np.ndarray:
   """Returns (rows,) means over object classes of their parts' mean IoU.
 
   Args:
-    table: As in `count`, id 0 being background, which belongs to no object.
-    merge: From part id to object id; 0 to 0.
+    table: As in `count`; id 0 is background, which belongs to no object.
+    merge: Maps part ids to object ids; 0 to 0.
   """
   return _mean_per_object(*_iou(table), merge)
 
@@ -78,8 +78,8 @@ def mean_accuracy_per_object(
   """Returns (rows,) means over object classes of their parts' mean tp / gt.
 
   Args:
-    table: As in `count`, id 0 being background, which belongs to no object.
-    merge: From part id to object id; 0 to 0.
+    table: As in `count`; id 0 is background, which belongs to no object.
+    merge: Maps part ids to object ids; 0 to 0.
   """
   return _mean_per_object(*_accuracy(table), merge)
 

@@ -1,4 +1,4 @@
-"""How well parts and objects are segmented, on the grid of the labels."""
+"""The segmentation evaluator: parts and objects on the label grid."""
 
 from collections.abc import Iterator, Mapping
 import functools
@@ -28,23 +28,23 @@ class Segmentation:
   counts, pooled over the split before any division. A cell's prediction is
 
   * open: the largest among background and all P parts;
-  * known: the largest among background and the true class's parts only, the
-    case of pseudo labels.
+  * known: the largest among background and the true class's parts only, as for
+    pseudo labels.
 
   A name is `<score>[_bg|_per_object][_grid][_prior]`, and `<how>` in it is
   `open` or `known`:
 
   * `pixel_accuracy`, `pixel_accuracy_known`: right cells over cells whose
-    truth is not background. Predictions on background do not matter (the
+    truth is not background. Predictions on background do not count (the
     accuracy that the PyTorch code logs, there in percent).
   * `part_miou_<how>`: mean of tp / (gt + pred - tp) over the parts with true
     or predicted cells. Background is not averaged, yet a part painted on
     background is a false positive.
   * `part_macc_<how>`: mean of tp / gt over the parts with true cells.
   * `object_miou`, `object_macc`: the same over object classes, after each true
-    and each open predicted part became its object class. `object_miou_known`,
-    `object_macc_known`: for known predictions, so the shape of the foreground
-    alone.
+    and each open predicted part was mapped to its object class.
+    `object_miou_known`, `object_macc_known`: for known predictions, where only
+    the shape of the foreground can be wrong.
   * `_bg`: background is one more class of the mean, and its cells count in
     `pixel_accuracy_bg`, the share of right cells among all.
   * `_per_object`, of `part_miou` and `part_macc`: the mean over each object
@@ -52,9 +52,9 @@ class Segmentation:
     no object and is left out.
   * `_grid`, of every score if labels are finer than 8 pixels: only truth and
     prediction at pixels 8 i + 4, as in labels of 8 pixels a cell.
-  * `_prior`, of every known score if asked for: the prediction is the fixed
-    mask of the image's true class, see `prior.masks`, which known predictions
-    have to beat.
+  * `_prior`, of every known score if `prior` is set: the prediction is the
+    fixed mask of the image's true class, see `prior.masks`; a baseline for
+    known predictions.
   * `masked_examples`: number of images with a mask; if 0 (a split with
     classes alone) there is no other score.
   * With `bootstrap`, `<name>_low` and `<name>_high` of every score: 95 %
@@ -74,7 +74,7 @@ class Segmentation:
       that if labels are finer than 8 pixels.
     attack: Config section of an attack on the class logits, None for none.
     prefix: Put before every name as `<prefix>_`.
-    limit: Evaluates only the first so many examples.
+    limit: Number of examples to evaluate, from the first; None for all.
     model: Linen module whose output has 'parts'.
     batches: Makes a fresh iterator of evaluation batches (numpy) of its split;
       with the argument 'train', of the training split.
@@ -83,8 +83,8 @@ class Segmentation:
     examples: Length of the split; the count is compared with it.
 
   Raises:
-    UserError: If `targets` is neither of the two, has no prior, or is not what
-      the attack's are.
+    UserError: If `targets` is unknown, allows no prior, or differs from the
+      attack's.
   """
 
   def __init__(
@@ -110,7 +110,8 @@ class Segmentation:
     self._attack: Any = construct(attacks.ATTACKS, attack) if attack else None
     if attacks.reads_parts(self._attack) and self._attack.targets != targets:
       raise UserError(
-        f'The attack needs targets={targets!r}, as the scores have.'
+        f'The attack has targets={self._attack.targets!r} and the scores have'
+        f' targets={targets!r}: give both the same.'
       )
     self._prefix, self._limit, self._examples = prefix, limit, examples
     self._model, self._batches, self._put = model, batches, put

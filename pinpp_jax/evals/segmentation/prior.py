@@ -1,4 +1,4 @@
-"""The location prior: what is usually where, in images of a class."""
+"""The location prior: the most frequent part at each position, by class."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,7 +12,7 @@ from pinpp_jax.machine import processes
 # Makes batches of the split with the given name, without one of the
 # evaluator's own split.
 Splits = Callable[..., Iterable[dict[str, np.ndarray]]]
-CELLS = 64  # A side of the masks at most: 16 KiB per class and part.
+CELLS = 64  # Largest side of the masks: 16 KiB per class and part.
 
 
 def masks(
@@ -46,7 +46,10 @@ def masks(
     local = np.where(parts > 0, parts - labels.first[label] + 1, 0)
     np.add.at(table, (label, local, *np.ogrid[: size[0], : size[1]]), 1)
   if not table.size:
-    raise UserError('The location prior needs training images.')
+    raise UserError(
+      'The location prior needs training images, but the training split is'
+      ' empty: set prior=False.'
+    )
   local = processes.sum_of_all(table).argmax(1)
   ids = local + labels.first[:, None, None] - 1
   return np.where(local > 0, ids, 0).astype(np.int32)

@@ -1,6 +1,6 @@
-"""Cell counts of every level, way to predict and resolution, and their scores.
+"""Confusion counts per level, prediction mode and resolution, and their scores.
 
-Names are documented with `segmentation.Segmentation`.
+`evaluator.Segmentation` documents the names of the scores.
 """
 
 from collections.abc import Mapping
@@ -40,8 +40,8 @@ class Tables:
 
     Args:
       truth: (N, h, w) part ids.
-      predicted: The same by way to predict: 'open', 'known', 'prior'. Each
-        call has the same, also for no image.
+      predicted: Likewise, by prediction mode: 'open', 'known', 'prior'. Every
+        call must have the same modes, also for no image.
       ids: (N,) ids of the images, from which their bootstrap weights come.
       image_size: In pixels.
     """
@@ -113,6 +113,6 @@ class Tables:
 
 
 def objects(labels: LabelTable) -> np.ndarray:
-  """Returns (P + 1,) int32: from part id to class index + 1, 0 to 0."""
+  """Returns (P + 1,) int32: part id to class index + 1, 0 to 0."""
   of_parts = np.repeat(np.arange(labels.num_classes), labels.part_counts) + 1
   return np.concatenate([[0], of_parts]).astype(np.int32)
