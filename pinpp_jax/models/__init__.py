@@ -1,10 +1,10 @@
 """Networks: images in [0, 1] to a dict of outputs.
 
-`model.apply(variables, image, train=..., parts=...)` gives 'logits' (B, K)
-float32 and, where the network labels parts and `parts=True`, 'parts': a list of
-(B, h, w, P + 1) logits, finest first. A segmenter has 'parts' alone, and scores
-only the parts that `candidates` names, if given. Networks subtract mean and
-standard deviation themselves. With `train=True` pass `mutable=['batch_stats']`.
+`model.apply(variables, image, train=..., parts=...)` returns 'logits' (B, K)
+float32 and, if the network predicts parts and `parts=True`, 'parts': a list of
+(B, h, w, P + 1) logits, finest first. A segmenter returns only 'parts', and
+scores only the parts in `candidates`, if given. Networks standardise images
+themselves. With `train=True` pass `mutable=['batch_stats']`.
 `model.init(key, image, train=False, parts=True)` makes every variable.
 """
 

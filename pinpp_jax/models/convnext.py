@@ -24,7 +24,7 @@ BRANCH_SCALE = 1e-6
 
 
 class Block(nn.Module):
-  """Residual block: depthwise 7x7, then two layers on every pixel.
+  """Residual block: depthwise 7x7, then two linear layers per pixel.
 
   Attributes:
     dtype: Of the computation.
@@ -56,13 +56,13 @@ class Block(nn.Module):
 
 
 class ConvNeXt(nn.Module, kw_only=True):
-  """Everything of a ConvNeXt before the pooling.
+  """A ConvNeXt without pooling and classifier.
 
   Attributes:
     size: 'tiny', 'small' or 'base'.
     width: Channels of the first stage, doubled by each later one; 0 is the
       published width.
-    depths: Blocks of the four stages; () are the published ones.
+    depths: Blocks of the four stages; () for the published ones.
     dtype: Of the computation, 'float32' or 'bfloat16'; parameters are float32.
     remat: Recompute blocks in the backward pass to save memory.
   """
@@ -77,14 +77,16 @@ class ConvNeXt(nn.Module, kw_only=True):
     """Returns blocks and channels of the four stages.
 
     Raises:
-      UserError: If there is no such size or not one depth for each stage.
+      UserError: If the size is unknown or `depths` is not of length four.
     """
     if self.size not in SIZES:
       raise UserError(f'size={self.size!r} is not one of {[*SIZES]}.')
     depths, widths = SIZES[self.size]
     depths = self.depths or depths
     if len(depths) != len(widths):
-      raise UserError(f'depths={depths}: there are {len(widths)} stages.')
+      raise UserError(
+        f'depths={depths} must be one number for each of {len(widths)} stages.'
+      )
     if self.width:
       widths = tuple(self.width * 2**i for i in range(len(widths)))
     return list(zip(depths, widths, strict=True))
@@ -94,16 +96,15 @@ class ConvNeXt(nn.Module, kw_only=True):
     """Maps [0, 1] images to the features of the four stages.
 
     Args:
-      image: (B, H, W, 3) in [0, 1]; what is left over of a multiple of 32 is
-        not seen.
-      train: Changes nothing; every encoder is called alike.
+      image: (B, H, W, 3) in [0, 1]; pixels beyond a multiple of 32 are ignored.
+      train: Ignored, so that all encoders are called alike.
 
     Returns:
-      Four arrays at 1/4, 1/8, 1/16 and 1/32 of the size, in `dtype`, as they
-      leave the stages: without the normalisation that precedes a classifier.
+      Four arrays at 1/4, 1/8, 1/16 and 1/32 of the size, in `dtype`: the
+      outputs of the stages, without the normalisation before a classifier.
 
     Raises:
-      UserError: If there is no such network.
+      UserError: If size or depths are invalid.
     """
     del train
     norm = functools.partial(layers.LayerNorm, dtype=self.dtype)

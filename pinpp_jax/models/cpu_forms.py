@@ -1,8 +1,8 @@
-"""Convolution and max pooling, with forms of their own for CPUs.
+"""Convolution and max pooling, rewritten for CPUs.
 
-XLA's CPU compiler makes slow code of some convolutions and of max pooling. Each
-form here gives the same result up to rounding, in operations that it makes fast
-code of; `rewrite=False` asks for XLA's own operation.
+XLA's CPU compiler makes slow code for some convolutions and for max pooling.
+Each form here gives the same result up to rounding, with operations that
+compile to fast code; `rewrite=False` uses XLA's own operation.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ def max_pool(x: jax.Array, *, rewrite: bool | None = None) -> jax.Array:
 
   Args:
     x: Input.
-    rewrite: Compute maxima of shifted copies and the gradient as masked ones,
-      by default `fast_on_cpu()`. Same result: the first of equal maxima
-      gets all of it.
+    rewrite: Use maxima of shifted copies, and masks for the gradient; by
+      default `fast_on_cpu()`. Same result: the first of equal maxima gets the
+      whole gradient.
   """
   rewrite = fast_on_cpu() if rewrite is None else rewrite
   return _pool_with_masks(x) if rewrite else _pool(x)
@@ -42,8 +42,8 @@ def _pool(x: jax.Array) -> jax.Array:
 def _pool_with_masks(x: jax.Array) -> jax.Array:
   """Takes maxima of three columns, then of three rows.
 
-  XLA's CPU compiler makes scalar loops of `_pool` and its gradient; what this
-  and the other rewrites gain is measured by benchmarks/pieces/cpu_layers.py.
+  XLA's CPU compiler makes scalar loops of `_pool` and its gradient.
+  benchmarks/pieces/cpu_layers.py measures the gain of this and other rewrites.
   """
   return _maxima(_maxima(x, axis=2), axis=1)
 
@@ -62,13 +62,13 @@ def _maxima(x: jax.Array, axis: int) -> jax.Array:
 
 
 def _to_first(x: jax.Array, y: jax.Array, g: jax.Array, axis: int) -> jax.Array:
-  """Returns the gradient to x of y = _maxima(x, axis), given that to y."""
+  """Returns the gradient w.r.t. x of y = _maxima(x, axis), given that of y."""
   first, middle, last = (entry == y for entry in _windows(x, axis))
   shares = [
     jnp.where(here, g, 0)
     for here in (first, middle & ~first, last & ~middle & ~first)
   ]
-  # Of the padded axis, entry 2 k ends one window and begins the next.
+  # Along the padded axis, entry 2 k ends one window and begins the next.
   at_end, at_start = ([(0, 0)] * x.ndim for _ in range(2))
   at_end[axis], at_start[axis] = (0, 1), (1, 0)
   even = jnp.pad(shares[0], at_end) + jnp.pad(shares[2], at_start)
@@ -94,19 +94,18 @@ def _pool_backward(residuals, g):
 _pool_with_masks.defvjp(_pool_forward, _pool_backward)
 
 
-# Largest result of a 3x3 convolution, in pixels a side, that `convolve` gets by
-# one matrix product, by stride.
+# Largest output side of a 3x3 convolution, in pixels by stride, for which
+# `convolve` uses one matrix product.
 SMALL = {1: 7, 2: 14}
 
-
-# Output channels that XLA's CPU client leaves to one core.
+# Largest number of output channels that XLA's CPU client computes on one core.
 ONE_CORE = 64
 
 
 def fast_on_cpu() -> bool:
   """Returns whether convolutions are rewritten for XLA's CPU compiler.
 
-  Accelerators have convolution kernels and want none of the rewrites.
+  Accelerators have fast convolution kernels and need none of the rewrites.
   """
   return jax.default_backend() == 'cpu'
 
@@ -144,8 +143,8 @@ def convolve(
     padding: Zeros added on every side.
     dilation: Distance of the kernel's taps in the input.
     depthwise: Whether each channel has its own filter.
-    rewrite: Say the same in a form that XLA's CPU compiler makes fast code of,
-      if there is one. Same result up to rounding.
+    rewrite: Use the form of `fast_form`, if there is one. Same result up to
+      rounding.
   """
   if rewrite and dilation == 1:
     form = fast_form(x.shape, kernel.shape, stride, padding, depthwise)
@@ -169,10 +168,10 @@ def fast_form(
   padding: int,
   depthwise: bool,
 ) -> Callable[..., jax.Array] | None:
-  """Returns what convolves fast on a CPU, (x, kernel, stride, padding) to y.
+  """Returns a fast convolution for CPUs, (x, kernel, stride, padding) to y.
 
-  Or None, where XLA's own convolution is no slower. What each form gains is
-  measured by benchmarks/pieces/cpu_convolutions.py.
+  Returns None where XLA's own convolution is no slower.
+  benchmarks/pieces/cpu_convolutions.py measures the gain of each form.
   """
   size, features = kernel[0], kernel[-1]
   if depthwise:
@@ -197,7 +196,7 @@ def _product(x: jax.Array, weights: jax.Array) -> jax.Array:
   """Multiplies the last axis of (B, H, W, C) by (C, D).
 
   As rows: with several axes to sum over, XLA makes a transposed copy for the
-  gradient to the weights, and all that it depends on once more, slowly.
+  weights' gradient and slowly computes again all that it depends on.
   """
   return (x.reshape(-1, x.shape[-1]) @ weights).reshape(*x.shape[:-1], -1)
 
@@ -233,7 +232,10 @@ def _parallel(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @functools.partial(_parallel.defjvp, symbolic_zeros=True)
 def _parallel_derivative(primals, tangents):
-  """Pads the rows beforehand, for then the transpose enlarges the image."""
+  """Pads the rows beforehand, so that the transpose enlarges the image.
+
+  That makes XLA use Eigen, see `_at_stride_1`.
+  """
   x, kernel = primals
   zero = jax.custom_derivatives.SymbolicZero
   slopes = []
@@ -246,11 +248,10 @@ def _parallel_derivative(primals, tangents):
 
 
 def _at_stride_1(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
-  """Convolves with padding by choice, which decides who does it.
+  """Convolves at stride 1; the padding decides which library computes it.
 
-  XLA's CPU client has two libraries: YNNPACK for results that are no larger
-  than the image, which shares out output channels over the cores, and Eigen,
-  which shares out the image.
+  XLA's CPU client has two libraries: YNNPACK, for results no larger than the
+  image, divides the output channels among the cores; Eigen divides the image.
   """
   return jax.lax.conv_general_dilated(
     x,
@@ -263,16 +264,16 @@ def _at_stride_1(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
 
 @jax.custom_jvp
 def _stem(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """The 7x7 convolution at stride 2 that a ResNet begins with."""
+  """The 7x7 convolution at stride 2 at the start of a ResNet."""
   return _on_blocks(x, kernel)
 
 
 @functools.partial(_stem.defjvp, symbolic_zeros=True)
 def _stem_derivative(primals, tangents):
-  """Result, image and weights have each the form that is fastest.
+  """Uses the fastest form for the result and for each gradient.
 
-  For the gradient to the image that is the transpose of `_on_rows`, for the
-  weights XLA's own (benchmarks/pieces/cpu_convolutions.py measures all three).
+  For the image's gradient that is the transpose of `_on_rows`, for the weights'
+  XLA's own (benchmarks/pieces/cpu_convolutions.py measures all three).
   """
   x, kernel = primals
   y = _on_blocks(x, kernel)
@@ -286,7 +287,7 @@ def _stem_derivative(primals, tangents):
 
 
 def _on_blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Returns the stem's output by a 4x4 convolution of 2x2 blocks, stride 1."""
+  """Computes the stem by a 4x4 convolution of 2x2 blocks, stride 1."""
   batch, height, width, channels = x.shape
   x = jnp.pad(x, ((0, 0), (4, 0), (4, 0), (0, 0)))
   x = x.reshape(batch, height // 2 + 2, 2, width // 2 + 2, 2, channels)
@@ -295,12 +296,12 @@ def _on_blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
   kernel = kernel.reshape(4, 2, 4, 2, channels, -1)
   kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
   kernel = kernel.reshape(4, 4, 4 * channels, -1)
-  # One row of blocks below would do, see `_at_stride_1`.
+  # More rows than needed, so that XLA uses Eigen: see `_at_stride_1`.
   return _at_stride_1(x, kernel, ((0, 4), (0, 1)))[:, : height // 2]
 
 
 def _on_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Returns it by a 1x4 convolution of overlapping 8x2 blocks, stride 1."""
+  """Computes the stem by a 1x4 convolution of overlapping 8x2 blocks."""
   batch, height, width, channels = x.shape
   x = jnp.pad(x, ((0, 0), (4, 2), (4, 2), (0, 0)))
   x = jnp.stack([x[:, i : i + height : 2] for i in range(8)], 3)

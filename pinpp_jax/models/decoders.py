@@ -1,4 +1,4 @@
-"""From the four features of an encoder to one map of features per pixel."""
+"""Decoders: from the four features of an encoder to one feature map."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -14,7 +14,7 @@ Features = Sequence[jax.Array]
 
 
 class ConvBlock(nn.Module):
-  """Convolution, batch normalisation, ReLU; the size of the map stays.
+  """Convolution, batch normalisation, ReLU; keeps the size of the map.
 
   Attributes:
     features: Output channels.
@@ -46,7 +46,7 @@ class ConvBlock(nn.Module):
 
 
 class Decoder(nn.Module, kw_only=True):
-  """What every decoder has.
+  """Common fields of the decoders.
 
   Attributes:
     channels: Of its layers and of the result.
@@ -59,7 +59,7 @@ class Decoder(nn.Module, kw_only=True):
   batch_norm_group: int = 0
 
   def block(self, train: bool) -> Callable[..., ConvBlock]:
-    """Returns what makes this decoder's blocks of convolution."""
+    """Returns a constructor of this decoder's convolution blocks."""
     norm = functools.partial(
       layers.BatchNorm,
       train=train,
@@ -128,7 +128,7 @@ class DeepLabV3Plus(Decoder):
     """Maps features, finest first, to (B, h, w, channels) at the finest.
 
     Args:
-      features: (B, h, w, c) each; all but the first and last are left alone.
+      features: (B, h, w, c) each; all but the first and last are ignored.
       train: Whether batch normalisation uses (and updates) batch statistics.
     """
     block = self.block(train)

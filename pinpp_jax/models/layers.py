@@ -1,8 +1,8 @@
-"""Layers whose numbers equal PyTorch's, on NHWC arrays.
+"""Layers that compute the same numbers as PyTorch's, on NHWC arrays.
 
-The weights of the reference are only worth something here if every layer does
-what torch's does: symmetric padding, biased and unbiased batch variances, the
-windows of its adaptive pooling, the exact (erf) GELU.
+The reference's weights can be used here only if every layer does what torch's
+does: symmetric padding, biased and unbiased batch variances, the windows of its
+adaptive pooling, the exact (erf) GELU.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ import numpy as np
 from pinpp_jax.errors import UserError
 from pinpp_jax.models import cpu_forms
 
-# Uniform in +-1/sqrt(fan_in): what torch gives Conv2d and Linear.
+# Uniform in +-1/sqrt(fan_in): torch's default for Conv2d and Linear.
 torch_uniform = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-# What timm and torchvision give the convolutions of a ResNet.
+# timm's and torchvision's initialisation of a ResNet's convolutions.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-# What the authors give ConvNeXt and ViT. They cut it off at +-2, a hundred
-# standard deviations away.
+# The authors' initialisation of ConvNeXt and ViT, without their truncation at
+# +-2, a hundred standard deviations.
 narrow_normal = nn.initializers.normal(0.02)
 
-# Layer normalisation over the last axis. Statistics are float32 whatever the
-# dtype of the computation, and the variance is torch's: of the differences.
+# Layer normalisation over the last axis. Statistics are always float32, and the
+# variance is computed from the differences to the mean, as in torch.
 LayerNorm = functools.partial(
   nn.LayerNorm, epsilon=1e-6, use_fast_variance=False
 )
@@ -41,10 +41,10 @@ def gelu(x: jax.Array) -> jax.Array:
 
 @gelu.defjvp
 def _gelu_derivative(primals, tangents):
-  """The slope is computed from `x` when it is needed, not kept until then.
+  """Computes the slope from `x` in the backward pass, instead of storing it.
 
-  It takes erf(-x): XLA would find erf(x) in both passes, and keep it in memory
-  from one to the other.
+  It uses erf(-x): XLA would recognise erf(x) in both passes and keep it in
+  memory in between.
   """
   (x,), (tangent,) = primals, tangents
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -71,7 +71,7 @@ def _along_rows_and_columns(
   x: jax.Array, rows: np.ndarray, columns: np.ndarray
 ) -> jax.Array:
   """Multiplies the two image axes by matrices of shape (new, old)."""
-  # These are interpolation weights: a fast matrix unit may not round them.
+  # The interpolation weights must not be rounded by a fast matrix unit.
   product = jax.lax.Precision.HIGHEST
   x = jnp.einsum('bhwc,ih->biwc', x, rows.astype(x.dtype), precision=product)
   return jnp.einsum(
@@ -86,7 +86,7 @@ def _bilinear_weights(old: int, new: int) -> np.ndarray:
   fraction = position - low
   weights = np.zeros((new, old))
   np.add.at(weights, (np.arange(new), low), 1 - fraction)
-  # The last centre has no right neighbour and counts as its own.
+  # The last centre has no right neighbour and is its own neighbour.
   np.add.at(weights, (np.arange(new), np.minimum(low + 1, old - 1)), fraction)
   return weights
 
@@ -95,7 +95,7 @@ def resize(x: jax.Array, height: int, width: int) -> jax.Array:
   """Resizes (B, H, W, C) bilinearly, without antialiasing.
 
   Equals torch's `interpolate(mode='bilinear', align_corners=False)` for every
-  pair of sizes; `jax.image.resize` smooths when it shrinks.
+  pair of sizes; `jax.image.resize` applies antialiasing when it shrinks.
   """
   return _along_rows_and_columns(
     x,
@@ -218,18 +218,18 @@ class SeparableConv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-  """Batch normalisation over all axes but the last, as torch has it.
+  """Batch normalisation over all axes but the last, as in torch.
 
-  The batch is normalised with its biased variance; the running variance is fed
-  the unbiased one. Statistics are float32 (float64 for float64 inputs)
-  whatever the dtype of the computation. Under `jit` a batch that lies on many
-  devices has the statistics of the whole batch.
+  The batch is normalised with its biased variance; the running variance
+  averages the unbiased one. Statistics are always float32 (float64 for float64
+  inputs). Under `jit` a batch sharded over devices has the statistics of the
+  whole batch.
 
   Attributes:
     train: Use the batch's statistics and update the running ones.
     group: 0 for statistics of the whole batch; n to normalise every n
-      consecutive images by themselves, as n-image devices without
-      synchronisation do, and average what they would have stored.
+      consecutive images separately, as devices with n images each do without
+      synchronisation, and to average their running statistics.
     scale_init: Of the scale; zeros start a residual branch as the identity.
     dtype: Of the output.
   """
@@ -280,7 +280,7 @@ def _moments(grouped: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns mean and biased variance, (G, C) each, of (G, n, ..., C)."""
   axes = tuple(range(1, grouped.ndim - 1))
   mean = grouped.mean(axes)
-  # One pass over the data: both sums come out of a single fused reduction.
+  # One pass over the data: XLA fuses both sums into one reduction.
   var = jnp.square(grouped).mean(axes) - jnp.square(mean)
   return mean, jnp.maximum(var, 0)
 

@@ -1,8 +1,9 @@
 """The Multi-scale Part-supervised Model of PartImageNet++.
 
 A ResNet whose last stages also label parts. The auxiliary layers ("bypass")
-only teach: the class logits do not read them, and they are computed only when
-parts are asked for. Li et al., arXiv:2407.10918; the official code's `MPM`.
+serve training only: the class logits do not depend on them, and they are
+computed only with `parts=True`. Li et al., arXiv:2407.10918; the official
+code's `MPM`.
 """
 
 from typing import Any

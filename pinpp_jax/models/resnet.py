@@ -1,8 +1,8 @@
-"""ResNet-10 to 152 and the wide ones, with ReLU or GELU.
+"""ResNet-10 to 152 and wide ResNets, with ReLU or GELU.
 
 The network of torchvision and timm ("v1.5": the 3x3 convolution of a bottleneck
-carries the stride). He et al., arXiv:1512.03385; wide: arXiv:1605.07146; the
-GELU variant is the one of PartImageNet++, arXiv:2407.10918.
+has the stride). He et al., arXiv:1512.03385; wide: arXiv:1605.07146; the GELU
+variant is that of PartImageNet++, arXiv:2407.10918.
 """
 
 from collections.abc import Callable
@@ -47,10 +47,10 @@ class Block(nn.Module):
   Attributes:
     features: Output channels.
     inner: Channels of the convolutions before the last.
-    bottleneck: Which of the two forms.
+    bottleneck: Whether it is a bottleneck.
     stride: Of the block.
     first_dilation: Of the first 3x3 convolution.
-    dilation: Of the second one, which a bottleneck has not.
+    dilation: Of the second 3x3 convolution; a bottleneck has none.
     project: Whether the shortcut is a 1x1 convolution.
     act: Elementwise function.
     conv: Makes a convolution: (features, size, stride, ...) to module.
@@ -103,7 +103,7 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-  """Everything of a ResNet before the pooling.
+  """A ResNet without pooling and classifier.
 
   The other attributes are those of `Network`.
 
@@ -127,7 +127,7 @@ class Backbone(nn.Module):
     return first, 2 * first, 4 * first, 8 * first
 
   def _dilations(self) -> tuple[int, ...]:
-    """Returns by how much each stage dilates instead of having shrunk."""
+    """Returns the dilation of each stage, which replaces its stride."""
     if self.output_stride not in (8, 16, 32):
       raise UserError(f'output_stride={self.output_stride} is not 8, 16 or 32.')
     return tuple(max(stride // self.output_stride, 1) for stride in STRIDES)
@@ -145,7 +145,7 @@ class Backbone(nn.Module):
       smaller than 1/output_stride.
 
     Raises:
-      UserError: If there is no such network.
+      UserError: If a field has an invalid value.
     """
     if self.depth not in BLOCKS:
       raise UserError(f'depth={self.depth} is not one of {sorted(BLOCKS)}.')
@@ -192,11 +192,11 @@ class Backbone(nn.Module):
 
 
 class Network(nn.Module, kw_only=True):
-  """What every classifier here has: a ResNet backbone and class counts.
+  """Common fields of the classifiers: a ResNet backbone and counts.
 
   Attributes:
     num_classes: Classes of the images.
-    num_parts: Parts, background not counted; a plain ResNet has no use for it.
+    num_parts: Parts, background not counted; a plain ResNet ignores it.
     depth: 10, 18, 34, 50, 101 or 152.
     wide: Factor of the inner channels of bottlenecks (2: "wide ResNet").
     width: Channels of the stem; 64 is the published network.

@@ -1,4 +1,4 @@
-"""Part segmentation: an encoder, a decoder, and a score for every part."""
+"""Part segmentation: an encoder, a decoder, and a linear layer for scores."""
 
 from collections.abc import Callable, Mapping
 import functools
@@ -32,9 +32,9 @@ ENCODERS: Mapping[str, Callable[..., nn.Module]] = {
 class Segmenter(nn.Module, kw_only=True):
   """Scores parts at every fourth pixel.
 
-  An image's class is known where parts are learned or pseudo labels are made.
-  Then only the parts of that class compete: their rows of the last layer are
-  gathered, so that cost and memory do not grow with the number of parts.
+  In training and for pseudo labels the image's class is known. Then only the
+  parts of that class are scored: their rows of the last layer are gathered, so
+  that cost and memory do not grow with the number of parts.
 
   Attributes:
     num_parts: Parts of all classes, background not counted.
@@ -43,7 +43,7 @@ class Segmenter(nn.Module, kw_only=True):
     decoder: 'upernet' or 'deeplabv3plus'.
     channels: Of the decoder.
     width: First width of the encoder; 0 is the published one.
-    output_stride: Of a ResNet: 32, or 16 or 8 by dilation.
+    output_stride: Only for ResNets: 32, or 16 or 8 with dilation.
     dtype: Of the computation, 'float32' or 'bfloat16'; parameters and scores
       are float32 either way.
     batch_norm_group: Images normalised together; 0 is the whole batch.
@@ -66,7 +66,7 @@ class Segmenter(nn.Module, kw_only=True):
     """Returns the encoder, called 'backbone' among the variables.
 
     Raises:
-      UserError: If there is no such encoder, or it has no output stride.
+      UserError: If the encoder is unknown, or has no output stride.
     """
     if self.encoder not in ENCODERS:
       raise UserError(f'encoder={self.encoder!r} is not one of {[*ENCODERS]}.')
@@ -78,8 +78,8 @@ class Segmenter(nn.Module, kw_only=True):
       fields['batch_norm_group'] = self.batch_norm_group
     elif self.output_stride != 32:
       raise UserError(
-        f'output_stride={self.output_stride} is of ResNets; {self.encoder} has'
-        ' none.'
+        f'output_stride={self.output_stride} is only for ResNets; use 32 for'
+        f' {self.encoder}.'
       )
     return ENCODERS[self.encoder](name='backbone', **fields)
 
@@ -97,7 +97,7 @@ class Segmenter(nn.Module, kw_only=True):
     Args:
       image: (B, H, W, 3) in [0, 1]; H and W multiples of 4.
       train: Whether batch normalisation uses (and updates) batch statistics.
-      parts: Accepted so that every network is called alike.
+      parts: Ignored, so that all networks are called alike.
       candidates: (B, m) int ids of the parts to score, 0 for background; None
         scores all.
 
@@ -123,11 +123,11 @@ class Segmenter(nn.Module, kw_only=True):
 
 
 class Scores(nn.Module):
-  """A linear layer over pixels, of which only some outputs may be asked for.
+  """A linear layer over pixels that can compute only some of its outputs.
 
   Attributes:
     number: Outputs.
-    dtype: Of the product's factors; it is summed up in float32.
+    dtype: Of the product's factors; sums are float32.
   """
 
   number: int
@@ -138,7 +138,7 @@ class Scores(nn.Module):
     """Maps (B, H, W, C) to float32 (B, H, W, m) for ids (B, m), or to all."""
     bound = x.shape[-1] ** -0.5
     shape = (self.number, x.shape[-1])
-    # An output a row, so that a gather copies whole rows.
+    # One row per output, so that a gather copies whole rows.
     kernel = self.param('kernel', layers.uniform(bound), shape)
     bias = self.param('bias', nn.initializers.zeros, (self.number,))
     product = functools.partial(

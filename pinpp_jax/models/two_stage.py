@@ -1,8 +1,8 @@
 """The two-stage baseline: segment the parts, classify the segmentation.
 
-The class is computed from the part labels alone, so the segmenter runs at
-inference too. The official code's `TwostagePartModel`, after the pooling model
-of Sitawarin et al., arXiv:2209.09117.
+The class is computed from the predicted parts alone, so the segmenter also
+runs at inference. The official code's `TwostagePartModel`, after the pooling
+model of Sitawarin et al., arXiv:2209.09117.
 """
 
 from typing import Any

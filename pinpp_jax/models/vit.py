@@ -26,7 +26,7 @@ SCALES = (4, 2, 1, 0.5)
 
 
 class Block(nn.Module):
-  """Residual attention, then residual layers on every token.
+  """Residual attention, then two residual linear layers per token.
 
   Attributes:
     heads: Of the attention.
@@ -67,8 +67,8 @@ class ViT(nn.Module, kw_only=True):
     width: Channels; 0 is the published width.
     depth: Blocks, four or more; 0 is the published depth.
     heads: Of the attention; 0 is one for every 64 channels.
-    grid: Patches a side of the images that the position embedding is for; 37 is
-      DINOv2's, 518 pixels. Other images get it resized.
+    grid: Patches per side for which the position embedding is stored; 37 is
+      DINOv2's, 518 pixels. It is resized for images of other sizes.
     dtype: Of the computation, 'float32' or 'bfloat16'; parameters are float32.
     remat: Recompute blocks in the backward pass to save memory.
   """
@@ -85,7 +85,7 @@ class ViT(nn.Module, kw_only=True):
     """Returns channels, blocks and heads.
 
     Raises:
-      UserError: If there is no such network.
+      UserError: If a field has an invalid value.
     """
     if self.size not in SIZES:
       raise UserError(f'size={self.size!r} is not one of {[*SIZES]}.')
@@ -95,7 +95,9 @@ class ViT(nn.Module, kw_only=True):
     if width % heads:
       raise UserError(f'heads={heads} does not divide width={width}.')
     if depth < len(SCALES):
-      raise UserError(f'depth={depth} gives no {len(SCALES)} features.')
+      raise UserError(
+        f'depth={depth} is less than {len(SCALES)}, the number of features.'
+      )
     return width, depth, heads
 
   @nn.compact
@@ -103,18 +105,18 @@ class ViT(nn.Module, kw_only=True):
     """Maps [0, 1] images to the features after four blocks, evenly spaced.
 
     Args:
-      image: (B, H, W, 3) in [0, 1]; sides that are no multiples of 14 are
-        resized to the nearest ones, bilinearly.
-      train: Changes nothing; every encoder is called alike.
+      image: (B, H, W, 3) in [0, 1]; sides are resized bilinearly to the nearest
+        multiples of 14.
+      train: Ignored, so that all encoders are called alike.
 
     Returns:
-      Four arrays (B, h, w, channels) in `dtype`. They are the patches' tokens,
-      with the final normalisation, after a quarter, a half, three quarters and
-      all of the blocks; of one grid, resized bilinearly to 4, 2, 1 and 1/2
-      (rounded up) times its sides: about 1/4 to 1/28 of the image's.
+      Four arrays (B, h, w, channels) in `dtype`: the patches' tokens, with the
+      final normalisation, after a quarter, a half, three quarters and all of
+      the blocks. Their grid is resized bilinearly to 4, 2, 1 and 1/2 (rounded
+      up) times its sides: about 1/4 to 1/28 of the image's.
 
     Raises:
-      UserError: If there is no such network.
+      UserError: If a field has an invalid value.
     """
     del train
     width, depth, heads = self.shape()
@@ -134,7 +136,7 @@ class ViT(nn.Module, kw_only=True):
   def _tokens(
     self, image: jax.Array, width: int
   ) -> tuple[jax.Array, tuple[int, int]]:
-    """Returns the class's and the patches' tokens, and the patches' grid."""
+    """Returns class and patch tokens, (B, 1 + h * w, C), and (h, w)."""
     x = _whole_patches(resnet.standardise(image))
     x = layers.Conv(
       width,
@@ -170,8 +172,8 @@ def _whole_patches(image: jax.Array) -> jax.Array:
 def _at_grid(position: jax.Array, old: int, new: tuple[int, int]) -> jax.Array:
   """Resizes an embedding (1, 1 + old * old, C) to (1, 1 + h * w, C).
 
-  Torch's antialiased bicubic interpolation. The first one, which belongs to the
-  class token, has no place and stays.
+  Torch's antialiased bicubic interpolation. The first vector, that of the class
+  token, has no position and is kept.
   """
   width = position.shape[-1]
   patches = position[:, 1:].reshape(1, old, old, width)

@@ -1,4 +1,4 @@
 """Weights from and to PyTorch: files, names, import and export.
 
-Nothing here is a network; torch itself is imported only to read a `.pth` file.
+There are no networks here. torch itself is imported only to read a `.pth` file.
 """

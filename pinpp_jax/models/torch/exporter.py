@@ -39,7 +39,7 @@ def encoder_tensors(
     variables: {'params': ..., 'batch_stats': ...} of the encoder itself.
 
   Returns:
-    As `tensors`. What `names.besides` lists is absent.
+    As `tensors`, without the names in `names.besides`.
 
   Raises:
     UserError: If torch has no names for this kind of encoder.

@@ -1,7 +1,7 @@
-"""Reads and writes files of torch weights: safetensors, and torch's own.
+"""Reads and writes files of torch weights: safetensors and torch's own format.
 
-PyTorch itself is needed only to read `.pth`, `.pt` and `.tar`, and then only
-its weights-only reader runs: no pickled code is ever executed.
+PyTorch itself is needed only to read `.pth`, `.pt` and `.tar`, and only its
+weights-only reader is used: no pickled code is ever executed.
 """
 
 import argparse
@@ -30,16 +30,16 @@ def read_file(
 
   Args:
     path: A `.safetensors`, `.pth`, `.pt` or `.tar` file.
-    key: Which state dict of a checkpoint that holds several, for instance
-      'state_dict_ema'. Not needed if there is one.
+    key: Name of the state dict in a file that holds several, for instance
+      'state_dict_ema'. Not needed if there is only one.
 
   Raises:
-    UserError: If the file is absent, of another kind or damaged, if PyTorch is
-      needed and missing, or if `key` does not choose one state dict.
+    UserError: If the file is missing, of another kind or damaged, if PyTorch is
+      needed and missing, or if `key` does not name a state dict.
   """
   path = pathlib.Path(path)
   if not path.is_file():
-    raise UserError(f'{path}: no such file of weights.')
+    raise UserError(f'{path} does not exist: give a file of weights.')
   if path.suffix == '.safetensors':
     try:
       found: Any = safetensors.numpy.load_file(path)
@@ -49,13 +49,14 @@ def read_file(
     found = _read_torch(path)
   else:
     raise UserError(
-      f'{path}: weights are read from .safetensors, .pth, .pt or .tar.'
+      f'{path} is not a file of weights: its name must end in .safetensors,'
+      ' .pth, .pt or .tar.'
     )
   return _choose(found, key, path)
 
 
 def _read_torch(path: pathlib.Path) -> Any:
-  """Returns what a torch file holds, tensors as numpy arrays."""
+  """Returns the content of a torch file, with numpy arrays for tensors."""
   try:
     torch = importlib.import_module('torch')
   except ImportError as error:
@@ -70,8 +71,8 @@ def _read_torch(path: pathlib.Path) -> Any:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
       reason = str(error).splitlines()[0]
       raise UserError(
-        f'{path} cannot be read by the weights-only reader of PyTorch, the'
-        f' only one used: {reason}'
+        f'{path} cannot be read by PyTorch with weights_only=True, the only way'
+        f' used here: {reason}'
       ) from error
 
   def convert(value: Any) -> Any:
@@ -96,12 +97,17 @@ def _choose(
   }
   if key is not None:
     if key not in choices:
-      raise UserError(f'{path} has no state dict {key!r}; {_say(choices)}')
+      raise UserError(
+        f'{path} has no state dict init.key={key!r}; {_say(choices)}'
+      )
     return choices[key]
   if _is_state_dict(found):
     return dict(found)
   if len(choices) != 1:
-    raise UserError(f'{path}: choose a state dict by its key; {_say(choices)}')
+    raise UserError(
+      f'{path}: choose a state dict by its key with --config.init.key;'
+      f' {_say(choices)}'
+    )
   return next(iter(choices.values()))
 
 
@@ -125,8 +131,8 @@ def write_file(
   """Writes variables as safetensors under torch names, and a config.json.
 
   Args:
-    path: Of the `.safetensors` file; its folder is made, and gets the
-      config.json: 'model' (the class) and its fields.
+    path: The `.safetensors` file; its folder is made if missing. The
+      config.json beside it has 'model' (the class) and its fields.
     model: Network that the variables belong to.
     variables: {'params': ..., 'batch_stats': ...}.
   """
@@ -147,7 +153,7 @@ def write_file(
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:
-  """Writes a file so that it is either whole or not there."""
+  """Writes a file atomically."""
   partial = path.with_name(path.name + '.partial')
   partial.write_bytes(data)
   partial.replace(path)

@@ -1,4 +1,4 @@
-"""Turns torch state dicts into variables; nothing may be left over."""
+"""Turns torch state dicts into variables; every tensor must be used."""
 
 from collections.abc import Iterable, Mapping, Set
 import dataclasses
@@ -13,7 +13,7 @@ from pinpp_jax.errors import UserError
 from pinpp_jax.models import mpm, resnet
 from pinpp_jax.models.torch import names as names_lib
 
-# Names listed of each kind of misfit; a wrong network misfits everywhere.
+# Most names in one error message.
 _LISTED = 20
 
 
@@ -48,8 +48,8 @@ def backbone_variables(
 ) -> dict[str, Any]:
   """Returns variables of the backbone only, from a plain ResNet.
 
-  For starting a model from ImageNet weights: put what comes back in place of
-  the same subtrees of freshly initialised variables.
+  For starting a model from ImageNet weights: replace the same subtrees of
+  freshly initialised variables by the result.
 
   Args:
     model: Network whose backbone is to be filled.
@@ -58,17 +58,17 @@ def backbone_variables(
       it `fc` is dropped.
 
   Returns:
-    {'params': {'backbone': ...}, 'batch_stats': {'backbone': ...}}, and
-    'classifier' in 'params' if asked for; float32 numpy arrays.
+    {'params': {'backbone': ...}, 'batch_stats': {'backbone': ...}}, with
+    'classifier' in 'params' if requested; float32 numpy arrays.
 
   Raises:
-    UserError: As `variables`, or if the model's classifier does not read the
-      backbone.
+    UserError: As `variables`, or if `classifier` is set and the model's
+      classifier is not that of a ResNet.
   """
   if classifier and not isinstance(model, mpm.MPM | resnet.ResNet):
     raise UserError(
-      f'The classifier of {type(model).__name__} is not that of a ResNet;'
-      ' import the backbone without it.'
+      f'The classifier of {type(model).__name__} is not that of a ResNet:'
+      ' import the backbone with classifier=False.'
     )
   fields = {
     field.name: getattr(model, field.name)
@@ -93,7 +93,7 @@ def encoder_variables(
     encoder: A `resnet.Backbone`, `convnext.ConvNeXt` or `vit.ViT`.
     tensors: Arrays under timm's names of the whole network; a ResNet's are
       torchvision's too. A prefix 'module.' on all names and the counters
-      `num_batches_tracked` are ignored; what `torch_names.besides` lists is
+      `num_batches_tracked` are ignored; the names in `names.besides` are
       dropped with a log line.
 
   Returns:
@@ -102,7 +102,7 @@ def encoder_variables(
 
   Raises:
     UserError: If a tensor is missing, left over or of another shape (all are
-      named), or if the encoder is of no kind that torch has names for.
+      named), or if torch has no names for this kind of encoder.
   """
   entries = names_lib.encoder_entries(encoder)
   tensors = _without(_plain_names(tensors), names_lib.besides(encoder))
@@ -123,7 +123,7 @@ def unused(model: resnet.Network) -> set[str]:
 def _without(
   tensors: Mapping[str, np.ndarray], unwanted: Set[str]
 ) -> dict[str, np.ndarray]:
-  """Drops what is unwanted, with a log line."""
+  """Drops the tensors named in `unwanted`, with a log line."""
   dropped = sorted(unwanted & set(tensors))
   if dropped:
     logging.info('Not part of this model, dropped: %s', ', '.join(dropped))
@@ -175,7 +175,11 @@ def _check(
     if names
   ]
   if problems:
-    raise UserError('The tensors do not fit the model. ' + '; '.join(problems))
+    raise UserError(
+      'The tensors do not fit the model. '
+      + '; '.join(problems)
+      + '. Give the model that these weights are for, or other weights.'
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What every variable is called, and how it lies, in a torch state dict.
+"""Name and axis order of every variable in a torch state dict.
 
 The names are those of the official PartImageNet++ code for MPM and the
 two-stage model, of timm and torchvision for a plain ResNet, and of timm for the
@@ -19,8 +19,8 @@ import numpy as np
 from pinpp_jax.errors import UserError
 from pinpp_jax.models import convnext, mpm, resnet, two_stage, vit
 
-# From the first element of a network's variable's path to the torch module. The
-# official code spells "classifer".
+# First element of a variable's path -> torch module. The official code spells
+# "classifer".
 _RESNET = {'backbone': '', 'classifier': 'fc'}
 _MPM = {
   'backbone': 'segmenter',
@@ -45,7 +45,7 @@ _MODULES: Mapping[type, Mapping[str, str]] = {
   mpm.MPM: _MPM,
   two_stage.TwoStage: _TWO_STAGE,
 }
-# From any other element; names that match no pattern are torch's own.
+# Any other element -> torch name; names that match no pattern are kept.
 _INNER = {
   r'depthwise': r'conv1',
   r'downsample_conv': r'downsample.0',
@@ -73,8 +73,8 @@ _LEAVES = {
   'cls_token': 'cls_token',
   'pos_embed': 'pos_embed',
 }
-# What files of an encoder's weights hold besides: a classifier, and the token
-# that DINOv2 was trained with.
+# Names in files of an encoder's weights that are not used: the classifier, and
+# DINOv2's mask token.
 _BESIDES: Mapping[type, frozenset[str]] = {
   resnet.Backbone: frozenset({'fc.weight', 'fc.bias'}),
   convnext.ConvNeXt: frozenset(
@@ -83,8 +83,8 @@ _BESIDES: Mapping[type, frozenset[str]] = {
   vit.ViT: frozenset({'head.weight', 'head.bias', 'mask_token'}),
 }
 
-# Orders of the axes, by their number: kernels of convolutions and matrices.
-# Vectors and the three axes of embedded tokens lie alike.
+# Axis order by number of axes: kernels of convolutions and matrices. Arrays of
+# one or three axes have the same order in both.
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}
 _TO_FLAX = {4: (2, 3, 1, 0), 2: (1, 0)}
 
@@ -127,7 +127,7 @@ def encoder_entries(encoder: nn.Module) -> dict[str, Entry]:
 
 
 def besides(encoder: nn.Module) -> frozenset[str]:
-  """Returns names in files of an encoder's weights that it has no use for."""
+  """Returns names in files of an encoder's weights that are not used."""
   return _BESIDES.get(type(encoder), frozenset())
 
 
