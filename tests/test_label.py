@@ -171,7 +171,7 @@ def test_killed_three_times_ends_in_the_same_bytes(
     assert process.returncode == -signal.SIGKILL
     assert list((tmp_path / 'pseudo').glob('1.0.0*/*array_record*'))
   output = finish(start(mini_data, trained, tmp_path))
-  assert 'of 12 shards are there' in output
+  assert 'of 12 shards are finished' in output
   assert contents(tmp_path) == contents(whole)
 
 

@@ -1,4 +1,4 @@
-"""Which images are labelled, in which shards, and the work on them."""
+"""The images to label, their shards, and the loop that labels them."""
 
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
@@ -22,8 +22,8 @@ class Images:
 
   Attributes:
     chosen: In the order of their file names.
-    shard_size: Images of a block; the last may have less.
-    skipped: (file name, reason) of images that are left as they are.
+    shard_size: Images of a block; the last may have fewer.
+    skipped: (file name, reason) of images that are not labelled.
   """
 
   chosen: Chosen
@@ -43,7 +43,7 @@ class Images:
 
   @property
   def hash(self) -> str:
-    """SHA-256 of which images these are and how they are numbered."""
+    """SHA-256 of the label table and the images' file names, in order."""
     digest = hashlib.sha256(self.chosen.labels.hash.encode())
     for i in range(len(self.chosen)):
       digest.update(f'\n{self.chosen.file_name(i)}'.encode())
@@ -56,13 +56,16 @@ def choose(source: Source, *, shard_size: int, limit: int = 0) -> Images:
   Args:
     source: Images with a class.
     shard_size: Images of a shard.
-    limit: Only so many images, spread over the source; 0 is all.
+    limit: Number of images, evenly spaced over the source; 0 for all.
 
   Raises:
-    UserError: If there is none, or a number is out of range.
+    UserError: If there are no such images, or a number is out of range.
   """
   if shard_size < 1 or limit < 0:
-    raise UserError(f'shard_size={shard_size} or limit={limit} is too small.')
+    raise UserError(
+      f'shard_size={shard_size} must be at least 1, and limit={limit} at least'
+      ' 0.'
+    )
   labels = source.labels
   names = sorted((source.file_name(i), i) for i in range(len(source)))
   has_parts = lambda name: labels.part_counts[
@@ -71,8 +74,9 @@ def choose(source: Source, *, shard_size: int, limit: int = 0) -> Images:
   indices = [i for name, i in names if has_parts(name)]
   if not indices:
     raise UserError(
-      f'None of the {len(source)} images of the source is to be labelled: they'
-      ' are annotated already, or their classes have no parts.'
+      f'None of the {len(source)} images of the source can be labelled: their'
+      ' classes have no parts, or they are annotated already. Check'
+      ' config.source.'
     )
   if limit:
     number = min(limit, len(indices))
@@ -98,11 +102,13 @@ def label(
   """
   left = [shard for shard in mine if not draft.is_whole(shard)]
   if len(left) < len(mine):
-    logging.info('%d of %d shards are there.', len(mine) - len(left), len(mine))
+    logging.info(
+      '%d of %d shards are finished.', len(mine) - len(left), len(mine)
+    )
   progress = Progress([len(images.block(shard)) for shard in left])
   for shard in left:
     if stop():
-      logging.info('Asked to stop: the same command goes on from here.')
+      logging.info('Asked to stop: the same command resumes here.')
       return False
     found = labeller(images.block(shard))
     draft.write(
@@ -115,7 +121,7 @@ def label(
 
 
 def records(found: Iterable[Labelled]) -> Iterable[dict[str, Any]]:
-  """Yields the records of `data.pseudo` of all images that have a label."""
+  """Yields the records, see `data.read.pseudo`, of all labelled images."""
   for one in found:
     if one.part_mask is not None:
       yield {
@@ -132,10 +138,10 @@ def records(found: Iterable[Labelled]) -> Iterable[dict[str, Any]]:
 
 
 class Progress:
-  """Says how far this process is.
+  """Progress lines of this process.
 
   Args:
-    sizes: Images of the blocks to come.
+    sizes: Number of images of each remaining block.
     clock: Seconds.
   """
 
@@ -154,7 +160,7 @@ class Progress:
     seconds = max(self._clock() - self._start, 1e-9)
     left = round((total - done) * seconds / max(done, 1))
     return (
-      f'{done:,}/{total:,} images ({done / max(total, 1):.0%})'
+      f'{done:,}/{total:,} images ({100 * done / max(total, 1):.0f} %)'
       f'  {done / seconds:,.1f} images/s'
       f'  ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}'
     )

@@ -1,4 +1,4 @@
-"""From probabilities to a part mask and to how sure it is."""
+"""From probabilities to a part mask and its confidence."""
 
 import dataclasses
 
@@ -10,11 +10,11 @@ class Label:
   """A predicted part mask.
 
   Attributes:
-    mask: uint8 (height, width), 0 background, 1..n the class's own part.
-    confidence: Mean over all pixels of the winning probability, background
-      among the candidates, before any part was dropped.
+    mask: uint8 (height, width), 0 background, 1..n the parts of the class.
+    confidence: Mean over all pixels of the largest probability, background
+      included, before any part was dropped.
     part_confidence: float32 (n,): for each part the mean of its probability
-      over the pixels where it wins; 0 for a part that is not in the mask.
+      over the pixels where it is the largest; 0 for a part not in the mask.
   """
 
   mask: np.ndarray
@@ -32,13 +32,13 @@ def decide(
 
   Args:
     probabilities: float32 (1 + n, height, width) of background and the class's
-      parts; of equals the first wins.
-    min_confidence: A part whose `part_confidence` is less becomes background.
+      parts; of equal ones the first counts as the largest.
+    min_confidence: A part with a lower `part_confidence` becomes background.
     min_area: A part on a smaller share of the image's pixels becomes
       background.
   """
   parts = len(probabilities) - 1
-  # Several times faster than argmax over a few planes.
+  # For few planes several times faster than argmax.
   winning = probabilities[0].copy()
   mask = np.zeros(winning.shape, np.int64)
   for part, plane in enumerate(probabilities[1:], start=1):

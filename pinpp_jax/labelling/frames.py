@@ -1,7 +1,7 @@
-"""Frames: what of an image a network sees, and how its answer comes back.
+"""Frames: resizing and padding of images, and resampling of predictions.
 
-An image keeps its aspect ratio. It is resized, perhaps mirrored, and filled up
-at the right and at the bottom, so that images of many sizes share few shapes.
+An image keeps its aspect ratio. It is resized, perhaps mirrored, and padded at
+the right and at the bottom, so that images of many sizes share few shapes.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-# ImageNet's mean colour: as little as possible for a network to see.
+# Colour of the padding: ImageNet's mean.
 FILL = (124, 116, 104)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
-  """How an image is shown to a network; sizes are (width, height) in pixels.
+  """An image's form as a network's input; sizes are (width, height) in pixels.
 
   Attributes:
-    size: Of the file.
-    resized: Of the image in the frame.
-    padded: Of the frame.
+    size: Size of the file.
+    resized: Size of the image in the frame.
+    padded: Size of the frame.
     flip: Whether the image is mirrored left to right.
   """
 
@@ -40,8 +40,8 @@ def fit(
     size: (width, height) of the file.
     side: Shorter side in the frame.
     multiple: The frame's sides are multiples of this, and not less than `side`.
-    max_aspect: The longer side is at most this many times `side`; of a longer
-      image the shorter side is less than `side`.
+    max_aspect: The longer side is at most this many times `side`; the shorter
+      side of a longer image is less than `side`.
   """
   factor = min(side / min(size), max_aspect * side / max(size))
   width, height = (max(1, round(length * factor)) for length in size)
@@ -60,13 +60,13 @@ def frames(
   multiple: int,
   max_aspect: float,
 ) -> tuple[Frame, ...]:
-  """Returns all frames of an image: each scale, then each once more mirrored.
+  """Returns all frames of an image: every scale, then all of them mirrored.
 
   Args:
     size: (width, height) of the file.
     image_size: Shorter side at scale 1.
-    scales: Of the shorter side.
-    flip: Whether to mirror.
+    scales: Factors of the shorter side.
+    flip: Whether to add mirrored frames.
     multiple: See `fit`.
     max_aspect: See `fit`.
   """
@@ -81,7 +81,7 @@ def frames(
 
 
 def pixels(image: Image.Image, frame: Frame) -> np.ndarray:
-  """Returns what the frame shows: uint8 (height, width, 3) of `padded`."""
+  """Returns the pixels of a frame: uint8 (height, width, 3), padded."""
   if frame.resized != image.size:
     image = image.resize(frame.resized, Image.Resampling.BICUBIC)
   shown = np.asarray(image)[:, :: -1 if frame.flip else 1]
@@ -93,13 +93,13 @@ def pixels(image: Image.Image, frame: Frame) -> np.ndarray:
 
 
 def sample(cells: np.ndarray, frame: Frame) -> np.ndarray:
-  """Returns a network's answer at the pixels of the file, bilinearly.
+  """Returns a network's output at the pixels of the file, bilinearly.
 
   Args:
-    cells: float32 (h, w, c), the whole frame cut into equal cells; a value
-      stands for its cell's centre. Beyond the outermost centres the outermost
-      value holds.
-    frame: What the network saw.
+    cells: float32 (h, w, c), the output over the whole frame; a value belongs
+      to its cell's centre. Beyond the outermost centres the outermost value is
+      repeated.
+    frame: The network's input.
 
   Returns:
     float32 (c, height, width), mirrored back.
@@ -118,11 +118,11 @@ def sample(cells: np.ndarray, frame: Frame) -> np.ndarray:
 def _places(
   length: int, cells: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns between which cells the pixels of a line lie, and how far.
+  """Returns the cells before and after each pixel of a line, and the fraction.
 
   Args:
     length: Pixels of the line.
-    cells: How many cells it covers; the last may be covered in part.
+    cells: Number of cells that it covers; the last may be covered in part.
   """
   place = (np.arange(length) + 0.5) * (cells / length) - 0.5
   place = np.clip(place, 0, max(np.ceil(cells) - 1, 0))

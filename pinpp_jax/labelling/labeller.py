@@ -22,7 +22,7 @@ from pinpp_jax.labelling import frames
 from pinpp_jax.labelling.frames import Frame
 from pinpp_jax.labelling.predict import Predictor
 
-# Why an image has no label, as the manifest says it.
+# Reasons in the manifest why an image has no label.
 EMPTY = 'the file is empty'
 UNREADABLE = 'the file is not a readable image'
 
@@ -35,19 +35,20 @@ class Options:
   """How images are labelled; everything here changes the labels.
 
   Attributes:
-    image_size: Shorter side of an image as the network sees it, in pixels.
-    scales: The image is seen with these multiples of that side; probabilities
-      are averaged at the image's own size.
-    flip: Whether it is seen mirrored too.
-    batch_size: Images that one device takes at once.
+    image_size: Shorter side of the network's input, in pixels.
+    scales: Multiples of that side; the probabilities of all are averaged at the
+      image's own size.
+    flip: Whether mirrored images are predicted and averaged too.
+    batch_size: Images per device and call.
     multiple: Padded sides are multiples of this, itself a multiple of 32.
-    max_aspect: A longer side is at most so many shorter sides (`frames.fit`).
-    min_confidence: See `decide.decide`.
-    min_area: See `decide.decide`.
-    skip_bad: Whether an unreadable image is left out and named, or an error.
+    max_aspect: Largest ratio of the sides (`frames.fit`).
+    min_confidence: See `confidence.decide`.
+    min_area: See `confidence.decide`.
+    skip_bad: Whether unreadable images are skipped with a warning; otherwise
+      they are errors.
 
   Raises:
-    UserError: If one of them makes no sense.
+    UserError: If a value is out of range.
   """
 
   image_size: int
@@ -65,7 +66,7 @@ class Options:
       (self.image_size >= 1, f'image_size={self.image_size} is below 1'),
       (
         self.scales and min(self.scales) > 0,
-        f'scales={self.scales} are not one or more positive numbers',
+        f'scales={self.scales} must be one or more positive numbers',
       ),
       (
         self.multiple >= 32 and self.multiple % 32 == 0,
@@ -85,7 +86,7 @@ class Options:
         raise UserError(f'{message}.')
 
   def frames(self, size: tuple[int, int]) -> tuple[Frame, ...]:
-    """Returns all views of an image of `size` (width, height)."""
+    """Returns all frames of an image of `size` (width, height)."""
     return frames.frames(
       size,
       image_size=self.image_size,
@@ -102,9 +103,9 @@ class Labelled:
 
   Attributes:
     example: The image as its source gave it.
-    part_mask: The mask of `decide.Label` as a PNG; None if there is a reason.
-    confidence: See `decide.Label`.
-    part_confidence: The same.
+    part_mask: The mask of `confidence.Label` as a PNG; None without a label.
+    confidence: See `confidence.Label`.
+    part_confidence: See `confidence.Label`.
     reason: Why there is no label; '' if there is one.
   """
 
@@ -129,10 +130,10 @@ class Labeller:
 
   Args:
     predictor: Of the segmenter.
-    table: Numbers classes and parts.
+    table: The label table.
     options: How to label.
-    threads: Threads that read, decode and write images. They change nothing
-      but the speed.
+    threads: Threads that read, decode and write images. They affect only the
+      speed.
   """
 
   def __init__(
@@ -151,9 +152,9 @@ class Labeller:
   def __call__(self, source: Source) -> list[Labelled]:
     """Returns the labels of all images of a source, in its order.
 
-    All encoded images are held in memory. Images of the same padded shape make
-    up the batches, the last of each filled up with repeats: a label depends on
-    nothing outside of the source.
+    All encoded images are held in memory. A batch has images of the same padded
+    shape; the last batch of a shape is filled up with repeats. So labels depend
+    only on the source.
 
     Raises:
       UserError: If an image cannot be read and `skip_bad` is off.
@@ -174,13 +175,13 @@ class Labeller:
 
   @property
   def compilations(self) -> int:
-    """How many shapes of images were compiled."""
+    """Number of image shapes that were compiled."""
     return self._predictor.compilations
 
   def _bucket(
     self, examples: Sequence[Example], places: Sequence[int]
   ) -> dict[int, Labelled]:
-    """Returns the labels of images of one shape, or why there is none."""
+    """Returns the labels of images of one shape, or reasons for none."""
     found: dict[int, Labelled] = {}
 
     def readable() -> Iterator[_Seen]:
@@ -194,14 +195,14 @@ class Labeller:
     waiting = None
     for batch in _batches(readable(), self._predictor.images):
       started = self._start(examples, batch)
-      # The devices work on this batch while the one before is finished here.
+      # The devices work on this batch while the previous one is finished here.
       if waiting:
         found |= self._finish(examples, *waiting)
       waiting = batch, started
     return found | (self._finish(examples, *waiting) if waiting else {})
 
   def _size(self, example: Example) -> tuple[int, int] | Labelled:
-    """Returns (width, height) from the file's head, or what is wrong."""
+    """Returns (width, height) from the file's header, or the reason."""
     if not example['image']:
       return self._bad(example, EMPTY)
     try:
@@ -211,7 +212,7 @@ class Labeller:
       return self._bad(example, UNREADABLE)
 
   def _see(self, place: int, example: Example) -> _Seen | Labelled:
-    """Returns what the network sees of an image, or what is wrong."""
+    """Returns the network's inputs for an image, or the reason for none."""
     try:
       image = views_lib.decode(example['image'], example['file_name'])
     except UserError:
@@ -225,16 +226,16 @@ class Labeller:
     name, size = example['file_name'], len(example['image'])
     if not self._options.skip_bad:
       raise UserError(
-        f'{name}: {reason} ({size:,} bytes). Fetch it again, or leave such'
-        ' images out with --config.labelling.skip_bad=True.'
+        f'{name}: {reason} ({size:,} bytes). Download it again, or skip such'
+        ' images with --config.labelling.skip_bad=True.'
       )
-    logging.warning('Left out %s: %s (%d bytes).', name, reason, size)
+    logging.warning('Skipped %s: %s (%d bytes).', name, reason, size)
     return Labelled(example=example, reason=reason)
 
   def _start(
     self, examples: Sequence[Example], batch: Sequence[_Seen]
   ) -> list[Any]:
-    """Starts the prediction of all frames; returns what will come out."""
+    """Starts the prediction of all frames; returns the arrays, not awaited."""
     ids = self._table.candidates[[examples[s.place]['label'] for s in batch]]
     return [
       self._predictor(np.stack([seen.pixels[view] for seen in batch]), ids)
@@ -247,7 +248,7 @@ class Labeller:
     batch: Sequence[_Seen],
     started: Sequence[Any],
   ) -> dict[int, Labelled]:
-    """Waits for the predictions of a batch and decides."""
+    """Waits for the predictions of a batch and returns the labels."""
     cells = [np.asarray(one) for one in started]
 
     def one(row: int) -> Labelled:
@@ -272,7 +273,7 @@ class Labeller:
   def _each(
     self, function: Callable[[_A], _B], items: Iterable[_A]
   ) -> Iterator[_B]:
-    """Yields function(item) in order, made in threads, a few ahead."""
+    """Yields function(item) in order, computed in threads, a few ahead."""
     waiting: collections.deque[futures.Future[_B]] = collections.deque()
     for item in items:
       waiting.append(self._pool.submit(function, item))
@@ -283,7 +284,7 @@ class Labeller:
 
 
 def mean(cells: Sequence[np.ndarray], views: Sequence[Frame]) -> np.ndarray:
-  """Returns the mean of several frames' answers at the image's own pixels.
+  """Returns the mean of several frames' outputs at the image's own pixels.
 
   Args:
     cells: float32 (h, w, c) of each frame.

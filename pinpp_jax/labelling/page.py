@@ -1,4 +1,4 @@
-"""`report.html` of a labelling run: one page that needs nothing else."""
+"""`report.html` of a labelling run, a self-contained page."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from pinpp_jax.report import pictures, template
 
 FILE = 'report.html'
 SIDE = 300  # Pixels of a picture's longer side.
-CLASSES = 6  # Classes of which the worst image is shown.
-SAMPLED = 2000  # Labels whose confidence is looked up to choose the samples.
+CLASSES = 6  # Number of classes whose worst image is shown.
+SAMPLED = 2000  # Number of labels from which the samples are chosen.
 TITLES = {
   'test': 'Annotated test images, labelled in the same way',
-  'truth': 'The labels of this set, where the truth was given',
+  'truth': 'The labels of this set, where the true masks are known',
 }
 
 
@@ -50,11 +50,11 @@ def write(
 
   Args:
     workdir: Folder of the run.
-    scores: By what was compared, see `quality.scores`.
-    found: The images behind the scores.
-    sources: Where their `place` is meant.
+    scores: By comparison ('test', 'truth'), see `quality.scores`.
+    found: The images of each comparison.
+    sources: The source that each image's `place` refers to.
     made: The finished set.
-    number: How many of its labels to show.
+    number: Number of its labels to show.
   """
   manifest = pseudo.read_manifest(made.folder)
   shown, lookup = samples(made, number)
@@ -83,13 +83,13 @@ def write(
 
 
 def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """Returns what a set was made of, as (name, value) lines."""
+  """Returns segmenter, images and options of a set as (name, value) lines."""
   segmenter, source = manifest['segmenter'], manifest['source']
   words = lambda section: ', '.join(f'{k} {v}' for k, v in section.items())
   drawn_by = (
     f'{segmenter["run"]}, step {segmenter["step"]:,}'
     if segmenter['run']
-    else 'a network without any training'
+    else 'an untrained network'
   )
   return [
     ('segmenter', drawn_by),
@@ -123,7 +123,7 @@ def worst(found: Sequence[Compared], source: Recorded) -> list[Card]:
 
 
 def samples(made: Recorded, number: int) -> tuple[list[Card], int]:
-  """Returns labels from the least to the most sure, and out of how many."""
+  """Returns labels from low to high confidence, and out of how many."""
   looked = min(SAMPLED, len(made))
   places = [i * len(made) // looked for i in range(looked)]
   sure = sorted((made.confidence(i)[0], i) for i in places)

@@ -13,14 +13,14 @@ from pinpp_jax.errors import UserError
 class Predictor:
   """Predicts the parts of padded images whose class is known.
 
-  Every device works on a whole batch of its own. So what comes out for an image
-  depends neither on the number of devices nor on that of processes, not even in
-  the last bit: the same program runs on the same batch.
+  Every device predicts a whole batch of its own. So the result does not depend
+  on the number of devices or processes, not even in the last bit: the same
+  program runs on the same batch.
 
   Args:
     model: Linen module that takes `candidates`.
     variables: Its weights and statistics, numpy or on any devices.
-    batch_size: Images that one device takes at once.
+    batch_size: Images per device and call.
 
   Raises:
     UserError: If batch_size is below 1.
@@ -77,7 +77,7 @@ class Predictor:
 
   @property
   def compilations(self) -> int:
-    """How many shapes of images were compiled."""
+    """Number of image shapes that were compiled."""
     return self._predict._cache_size()
 
 
@@ -86,10 +86,10 @@ def probabilities(logits: jax.Array, ids: jax.Array) -> jax.Array:
 
   Args:
     logits: float (B, h, w, 1 + m).
-    ids: int (B, 1 + m), 0 for background first; further zeros fill up.
+    ids: int (B, 1 + m), 0 for background first; further zeros are padding.
 
   Returns:
-    float32 (B, h, w, 1 + m), 0 where `ids` fill up.
+    float32 (B, h, w, 1 + m), 0 where `ids` are padding.
   """
   counts = (ids > 0).at[:, 0].set(True)[:, None, None]
   masked = jnp.where(counts, logits.astype(jnp.float32), -jnp.inf)

@@ -1,7 +1,7 @@
-"""How good labels are, where the truth is known.
+"""Scores of labels against true masks.
 
-An image is compared at its own size, its class known, as the labels are made.
-Scores are named and defined as in `evals.segmentation`.
+Images are compared at their own size with known class, as the labels are made.
+Scores have the names and definitions of `evals.segmentation`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,10 +29,10 @@ class Compared:
     place: Position in the source it came from.
     file_name: '<wnid>/<file>'.
     label: Class index.
-    confidence: Of the label, see `decide.Label`.
+    confidence: Of the label, see `confidence.Label`.
     truth: The true part mask as a PNG of local indices.
     predicted: The label, likewise.
-    table: int64 (1, 3, 1 + n), see `evals.counts`, of local indices.
+    table: int64 (1, 3, 1 + n), see `segmentation.counts`, of local indices.
   """
 
   place: int
@@ -54,7 +54,7 @@ def annotated(
   label: Callable[[Source], list[Labelled]],
   block: int,
 ) -> Iterator[Compared]:
-  """Labels the images that people annotated, and compares.
+  """Labels annotated images and compares the labels with their masks.
 
   Args:
     source: A split of the data set.
@@ -81,7 +81,7 @@ def annotated(
 def written(source: Recorded, truth: pathlib.Path) -> Iterator[Compared]:
   """Compares finished labels with masks `<wnid>/<stem>.png` in a folder.
 
-  Images without a mask there are left out.
+  Images without a mask are left out.
 
   Raises:
     UserError: If a mask does not fit its image.
@@ -115,7 +115,7 @@ def compare(
   """Counts the pixels of one image.
 
   Raises:
-    UserError: If the truth is no mask of this image.
+    UserError: If the true mask does not fit the image.
   """
   true, drawn = (views.decode_mask(m, file_name) for m in (truth, predicted))
   parts = int(labels.part_counts[label])
@@ -140,9 +140,9 @@ def compare(
 def scores(found: Sequence[Compared], labels: LabelTable) -> dict[str, Any]:
   """Returns the scores of some images, as plain data.
 
-  `images`; the means of `_overall`; `deciles`, tenths of the images from the
-  least to the most confident, each with its mean, least and largest confidence
-  and its own part mIoU; `classes`, from the lowest part mIoU to the highest.
+  `images`; the means of `_overall`; `deciles`, tenths of the images by
+  increasing confidence, each with its mean, least and largest confidence and
+  part mIoU; `classes`, by increasing part mIoU.
   """
   ordered = sorted(found, key=lambda one: (one.confidence, one.file_name))
   groups = np.array_split(np.arange(len(ordered)), GROUPS)

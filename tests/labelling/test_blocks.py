@@ -68,5 +68,5 @@ def test_nothing_to_do(images, fields, message):
 def test_progress_tells_speed_and_time_left():
   times = iter([0.0, 10.0, 20.0])
   progress = blocks.Progress([1000, 500, 1500], clock=lambda: next(times))
-  assert progress() == '1,000/3,000 images (33%)  100.0 images/s  ETA 0:00:20'
-  assert progress() == '1,500/3,000 images (50%)  75.0 images/s  ETA 0:00:20'
+  assert progress() == '1,000/3,000 images (33 %)  100.0 images/s  ETA 0:00:20'
+  assert progress() == '1,500/3,000 images (50 %)  75.0 images/s  ETA 0:00:20'

@@ -181,8 +181,8 @@ def test_photographs_get_masks_of_their_size(pin_real):
   ('options', 'message'),
   [
     ({'image_size': 0}, 'image_size=0 is below 1'),
-    ({'scales': ()}, 'not one or more positive'),
-    ({'scales': (1.0, -0.5)}, 'not one or more positive'),
+    ({'scales': ()}, 'one or more positive'),
+    ({'scales': (1.0, -0.5)}, 'one or more positive'),
     ({'multiple': 48}, 'multiple=48 is not a multiple of 32'),
     ({'max_aspect': 0.5}, 'max_aspect=0.5 is below 1'),
     ({'min_confidence': 1.5}, 'min_confidence=1.5 is not between'),
