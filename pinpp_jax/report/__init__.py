@@ -1,4 +1,4 @@
-"""A run's report: one HTML page that needs nothing else."""
+"""Reports as self-contained HTML pages: of a run, a check, statistics."""
 
 from pinpp_jax.report.page import write
 

@@ -20,14 +20,14 @@ _SEGMENTATION = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Curve:
-  """One drawing."""
+  """One drawing of a metric, or of several that belong together."""
 
   title: str
   source: str  # A data URI.
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
-  """Returns the curves that the rows of metrics.jsonl have values for."""
+  """Returns a drawing for each group of metrics in metrics.jsonl's rows."""
   names = dict.fromkeys(name for row in rows for name in row)
   groups: dict[str, list[str]] = {}
   for name in names:
@@ -63,7 +63,7 @@ _PERF = {
 
 
 def _title(name: str) -> str:
-  """Returns the drawing a metric belongs to, '' for none."""
+  """Returns the title of the drawing that a metric belongs to, '' for none."""
   split, _, score = name.rpartition('/')
   if split == 'perf':
     return _PERF.get(score, '')
@@ -106,7 +106,7 @@ def _svg(
     axes.set_xlabel('step')
     axes.margins(x=0.02)
     if title in ('Accuracy', 'Parts and objects', 'Waiting for data'):
-      axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+      axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=' %'))
       axes.set_ylim(0, None)
     if len(names) > 1:
       axes.legend(frameon=False, fontsize=8)

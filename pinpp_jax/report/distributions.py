@@ -15,8 +15,8 @@ from pinpp_jax.data.release import concepts
 from pinpp_jax.report import drawing
 
 _BLUE, _SOFT = drawing.COLOURS[0], '#47515c'
-_NAMED = 25  # So many bars can carry names.
-_COLUMNS = 45  # The same for columns in a wide drawing.
+_NAMED = 25  # Most bars that are drawn with names.
+_COLUMNS = 45  # Most columns in a wide drawing.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Drawing:
   title: str
   source: str  # A data URI.
   png: bytes
-  wide: bool  # Whether it takes a row of its own.
+  wide: bool  # Whether it takes a whole row of the page.
 
 
 def draw(found: Statistics) -> list[Drawing]:
@@ -99,9 +99,9 @@ def _drawing(name: str, title: str, fill: Callable[[Axes], None]) -> Drawing:
 
 
 def _counts(axes: Axes, numbers: np.ndarray, what: str, of: str) -> None:
-  """Draws how often each whole number occurs."""
+  """Draws a histogram of whole numbers."""
   most = int(numbers.max(initial=0))
-  # More bars than pixels would be grey.
+  # At most about 40 bars.
   width = max(1, most // 40)
   edges = np.arange(0, most + width + 1, width) - 0.5
   heights, _ = np.histogram(numbers, edges)
@@ -126,13 +126,13 @@ def _areas(axes: Axes, areas: np.ndarray) -> None:
   axes.xaxis.set_major_formatter(lambda share, _: f'{100 * share:g} %')
   if len(some):
     median = float(np.median(some))
-    _mark(axes, median, f' median {median:.2%}')
+    _mark(axes, median, f' median {100 * median:.2f} %')
   axes.set_xlabel('share of the image')
   axes.set_ylabel('masks')
 
 
 def _mark(axes: Axes, value: float, words: str) -> None:
-  """Draws a line across at a value, with words above it."""
+  """Draws a vertical line at a value, with words above it."""
   axes.axvline(value, color=drawing.COLOURS[1], linewidth=1.3)
   axes.annotate(
     words,
@@ -147,7 +147,7 @@ def _mark(axes: Axes, value: float, words: str) -> None:
 def _ranked(
   axes: Axes, names: Sequence[str], values: Sequence[int], what: str
 ) -> None:
-  """Draws values in falling order: bars with names, or a curve of many."""
+  """Draws values in decreasing order: named bars, or a curve if there are many."""
   if len(names) <= _NAMED:
     _bars(axes, names, values)
     return

@@ -1,4 +1,4 @@
-"""How all drawings look, and how they get into a page."""
+"""The style of all drawings, and their embedding in a page."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ STYLE: dict[Any, Any] = {
 
 
 def svg(figure: Figure) -> str:
-  """Returns a drawing as a data URI; call it with STYLE in force."""
+  """Returns a drawing as a data URI; call it within `rc_context(STYLE)`."""
   buffer = io.BytesIO()
   figure.savefig(
     buffer, format='svg', transparent=True, metadata={'Date': None}

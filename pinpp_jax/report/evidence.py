@@ -1,4 +1,4 @@
-"""Pictures of what was found odd in a release."""
+"""Pictures of the findings in a release."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -19,7 +19,7 @@ from pinpp_jax.report import pictures
 
 SIDE = 360  # Pixels of a picture's longer side.
 _RED, _WHITE, _YELLOW = '#e8202a', '#ffffff', '#ffd400'
-_LEAST = 0.3  # Of the image's longer side: no picture shows less.
+_LEAST = 0.3  # Smallest section shown, as a share of the image's longer side.
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -37,8 +37,9 @@ class _Scene:
 class Evidence:
   """Draws findings of one release.
 
-  Annotations in question are filled red, their boxes dashed in yellow, others
-  of the image outlined in white; pixels that unrelated parts share are pink.
+  Annotations of the finding are filled red, their boxes dashed in yellow, other
+  annotations of the image outlined in white; pixels that unrelated parts share
+  are pink.
   """
 
   def __init__(self, release: Release, copy: ImageNetCopy | None):
@@ -63,7 +64,7 @@ class Evidence:
     return pictures.jpeg(np.asarray(_draw(scene, chosen, shared)))
 
   def _class(self, wnid: str) -> tuple[dict[str, Any], ClassRecord | None]:
-    """Returns a class's file as it is, and as far as it can be read."""
+    """Returns a class's raw file, and its record; ({}, None) if unreadable."""
     if wnid not in self._classes:
       try:
         data = read_json(self._release.folder / 'json' / f'{wnid}.json')
@@ -117,7 +118,7 @@ def _in_question(finding: Finding, scene: _Scene) -> list[dict[str, Any]]:
 def _draw(
   scene: _Scene, chosen: Sequence[dict[str, Any]], shared: np.ndarray | None
 ) -> Image.Image:
-  """Returns the part of an image that shows what is in question."""
+  """Returns the section of an image that shows a finding."""
   box = _view(scene, chosen, shared)
   scale = SIDE / max(box[2] - box[0], box[3] - box[1])
   target = (
@@ -139,7 +140,7 @@ def _draw(
   right, bottom = math.ceil(box[2]), math.ceil(box[3])
   canvas = Image.new('RGB', (right - left, bottom - top), '#eef0f3')
   canvas.paste(base, (-left, -top))
-  # Outlines are drawn twice as large, then averaged: smooth lines.
+  # Drawn at twice the size, then reduced: smooth lines.
   canvas = canvas.resize(
     (2 * target[0], 2 * target[1]), Image.Resampling.BICUBIC
   )
@@ -152,7 +153,7 @@ def _draw(
     if id(entry) not in identities:
       for ring in _rings(entry, scene.size):
         points = [move(*point) for point in ring]
-        # The dark rim shows on light ground.
+        # The dark rim is visible on a light background.
         _outline(pen, points, '#00000080', 6)
         _outline(pen, points, _WHITE, 3)
   for entry in chosen:
@@ -167,7 +168,7 @@ def _draw(
 
 
 def _frame(pen: ImageDraw.ImageDraw, move: Any, scene: _Scene) -> None:
-  """Draws the size that the class file gives, where the file has another."""
+  """Draws the image size of the class file if the image has another one."""
   if scene.size != scene.base.size:
     width, height = scene.size
     _dashes(pen, move, (0, 0, width, height), _YELLOW)
@@ -176,7 +177,7 @@ def _frame(pen: ImageDraw.ImageDraw, move: Any, scene: _Scene) -> None:
 def _view(
   scene: _Scene, chosen: Sequence[dict[str, Any]], shared: np.ndarray | None
 ) -> Box:
-  """Returns the rectangle to show: what is in question, with surroundings."""
+  """Returns the rectangle to show: the finding with its surroundings."""
   width = max(scene.size[0], scene.base.width)
   height = max(scene.size[1], scene.base.height)
   points = [p for entry in chosen for r in _rings(entry, scene.size) for p in r]
@@ -192,7 +193,7 @@ def _view(
     ]
   if not points:
     return 0, 0, width, height
-  # An outline far outside shows at the edge of what is drawn.
+  # An outline far outside the image is drawn at the edge of the picture.
   reach = lambda x, side: min(max(x, -0.5 * side), 1.5 * side)
   xs = [reach(x, width) for x, _ in points]
   ys = [reach(y, height) for _, y in points]
@@ -205,7 +206,7 @@ def _view(
 def _widened(
   low: float, high: float, least: float, side: int
 ) -> tuple[float, float]:
-  """Returns a range made wider, inside the image unless it left it before."""
+  """Returns a wider range, clipped to the image unless it was outside."""
   margin = max(0.25 * (high - low), (least - (high - low)) / 2, 4.0)
   wide = low - margin, high + margin
   return (
@@ -217,7 +218,7 @@ def _widened(
 def _rings(
   entry: dict[str, Any], size: tuple[int, int]
 ) -> list[list[tuple[float, float]]]:
-  """Returns an entry's outlines as far as they can be drawn at all."""
+  """Returns an entry's outlines, as far as they can be drawn."""
   stored = entry.get('segmentation')
   if isinstance(stored, dict):
     return _rle_box(stored, size)
@@ -240,7 +241,7 @@ def _rings(
 def _rle_box(
   stored: dict[str, Any], size: tuple[int, int]
 ) -> list[list[tuple[float, float]]]:
-  """Returns the corners of what run lengths cover."""
+  """Returns the corners of the bounding box of a run-length mask."""
   ignore = lambda *_: None
   _, rle = coco_masks.read(
     stored, height=size[1], width=size[0], note=ignore, bad=ignore

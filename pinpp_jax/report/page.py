@@ -29,11 +29,11 @@ def write(
 ) -> pathlib.Path:
   """Writes `workdir/report.html` and returns its path.
 
-  The page holds the scores, curves, pictures, recipe and environment of a run.
-  What is not given is read from the folder: `scores.json`, `samples.npz`,
-  `labels.json`, `config.json`, `env.json` and `metrics.jsonl`; what is missing
-  there too is left out of the page. The file is replaced in one move, by
-  process 0 alone, and refers to nothing outside itself.
+  The page has the scores, curves, pictures, recipe and environment of a run.
+  Arguments that are None are read from the folder: `scores.json`,
+  `samples.npz`, `labels.json`, `config.json`, `env.json` and `metrics.jsonl`;
+  missing files are left out of the page. Process 0 replaces the file
+  atomically. The page is self-contained.
 
   Args:
     workdir: Folder of the run.
@@ -42,7 +42,7 @@ def write(
     scores: `<split>/<score>` to value.
     samples: Images to show.
     labels: Names of classes and parts; without them there are no pictures.
-    weights: Whose scores these are, in words.
+    weights: The weights that were scored, in words.
   """
   workdir = pathlib.Path(workdir)
   if jax.process_index() != 0:
@@ -83,7 +83,7 @@ def _subtitle(
   labels: LabelTable | None,
   rows: Sequence[Mapping[str, Any]],
 ) -> str:
-  """Returns what the run is about in one line."""
+  """Returns one line with model, data and steps of the run."""
   words = []
   if config:
     data = config['data']

@@ -12,12 +12,12 @@ from pinpp_jax.data.colours import colour
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.evals.samples import Sample
 
-SIZE = 256  # Pixels of a picture's side, at least.
+SIZE = 256  # Smallest side of a picture, in pixels.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
-  """What the page shows of one sample."""
+  """One sample on the page."""
 
   label: str
   predicted_class: str  # Empty if the model predicts no class.
@@ -37,19 +37,19 @@ def cards(samples: Sequence[Sample], labels: LabelTable) -> list[Card]:
 def overlay(
   image: np.ndarray, grid: np.ndarray, labels: LabelTable
 ) -> np.ndarray:
-  """Returns an image in grey with its parts in colour.
+  """Returns a grey image with its parts in colour.
 
   Args:
     image: uint8 (S, S, 3).
     grid: (h, w) part ids, 0 background.
-    labels: Gives each part its place in its class and so its colour.
+    labels: Label table; a part's index in its class determines its colour.
   """
   ids = _resize(grid, image.shape[:2])
   palette = np.array(
     [(255, 255, 255)] + [_rgb(colour(p.local_index)) for p in labels.parts],
     np.float32,
   )
-  # On a light grey, a part's colour stays close to that of the legend.
+  # On light grey, a part's colour stays close to that of the legend.
   grey = np.asarray(Image.fromarray(image).convert('L'), np.float32)
   grey = 110 + grey * (145 / 255)
   alpha = np.where(ids > 0, 0.65, 0.5)[..., None]
@@ -85,11 +85,11 @@ def _card(sample: Sample, labels: LabelTable) -> Card:
 
 
 def _agreement(sample: Sample) -> str:
-  """Returns the share of the true parts' cells that are predicted right."""
+  """Returns the share of the true cells that are predicted right, in %."""
   if sample.predicted is None or not sample.masked or not sample.true.any():
     return ''
   right = (sample.true == sample.predicted)[sample.true > 0]
-  return f'{right.mean():.0%}'
+  return f'{100 * right.mean():.0f} %'
 
 
 def _class_name(labels: LabelTable, index: int) -> str:

@@ -1,4 +1,4 @@
-"""Final scores as rows that say what was measured, and against what."""
+"""Final scores as table rows with readable names and threat models."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
@@ -24,23 +24,23 @@ _CLASSIFICATION = {
   'top5': 'Top-5 accuracy',
   'loss': 'Cross entropy',
 } | {
-  f'{attack.lower()}_accuracy': f'Top-1 accuracy left after {attack}'
+  f'{attack.lower()}_accuracy': f'Top-1 accuracy after {attack}'
   for attack in ('APGD-CE', 'APGD-DLR', 'APGD-T', 'FAB', 'FAB-T', 'Square')
 }
-# In the order of the table; other scores are only listed in full below it.
+# In the order of the table; other scores are only in the full list below it.
 NAMES = _CLASSIFICATION | {
   score + end: name + words
   for score, name in _SEGMENTATION.items()
   for end, words in _ENDS.items()
 }
-# What a reader has to know of scores with such a name.
+# Explanations of scores by a part of their name.
 _NOTES = {
   '_grid': (
-    '“8-pixel grid” counts one pixel of 8 × 8, as in the labels of classifiers.'
+    '“8-pixel grid” counts one of 8 × 8 pixels, as labels of classifiers do.'
   ),
   '_prior': (
     '“Location prior” predicts, for every image of a class, the most frequent'
-    ' label of each place in its training images.'
+    ' label at each position in its training images.'
   ),
 }
 _NAMES_OF_ATTACKS = {'autoattack': 'AutoAttack'}
@@ -66,7 +66,7 @@ def table(scores: Mapping[str, float], config: Mapping[str, Any]) -> list[Row]:
 
   Args:
     scores: `<split>/[<prefix>_]<score>` to value.
-    config: Resolved recipe; `evals` says which attack stands behind a prefix.
+    config: Resolved recipe; `evals` has the attack of each prefix.
   """
   rows = []
   for split in dict.fromkeys(name.rpartition('/')[0] for name in scores):
@@ -79,7 +79,7 @@ def table(scores: Mapping[str, float], config: Mapping[str, Any]) -> list[Row]:
 
 
 def headlines(rows: Sequence[Row]) -> list[Row]:
-  """Returns the few rows of the first split that a reader looks for."""
+  """Returns the most important rows of the first split, at most five."""
   found = [
     row
     for row in rows
@@ -98,7 +98,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 
 def threat_model(attack: Mapping[str, Any] | None) -> str:
-  """Returns an attack's config section as people write it."""
+  """Returns an attack's config section as a readable threat model."""
   if not attack or attack.get('name') in (None, 'none'):
     return 'clean'
   words = [_NAMES_OF_ATTACKS.get(attack['name'], str(attack['name']).upper())]
@@ -126,7 +126,7 @@ def _threats(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     default = 'clean' if section.get('name') == 'accuracy' else ''
     prefix, attack = section.get('prefix', default), section.get('attack')
     if section.get('name') == 'autoattack':
-      # Both as the evaluator has them where a section leaves them out.
+      # With the evaluator's defaults.
       attack = {'norm': 'linf', 'version': 'standard', **section}
       prefix = prefix or f'{attack["version"]}_{attack["norm"].lower()}'
     found[prefix] = threat_model(attack)
@@ -156,7 +156,7 @@ def _row(scores, split, start, score, name, threat):
 def _value(score: str, value: float | None) -> str:
   if value is None or not math.isfinite(value):
     return 'not finite'
-  return f'{value:.4f}' if score == 'loss' else f'{value:.1%}'
+  return f'{value:.4f}' if score == 'loss' else f'{100 * value:.1f} %'
 
 
 def _length(value: float, norm: str) -> str:

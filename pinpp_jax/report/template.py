@@ -1,4 +1,4 @@
-"""From a template to a page that needs nothing else."""
+"""Rendering of templates into self-contained pages."""
 
 import os
 import pathlib
@@ -16,14 +16,14 @@ def write(
   package: str = 'pinpp_jax.report',
   **values: Any,
 ) -> pathlib.Path:
-  """Renders a template into a file, in one move, and returns its path.
+  """Renders a template into a file, atomically, and returns its path.
 
   Args:
     path: Of the page.
     name: Of the template; it may include those of `pinpp_jax.report`, such as
       `style.css`.
-    package: Where the template lies.
-    **values: Its variables; one that is missing is an error.
+    package: Package that has the template.
+    **values: Its variables; a missing one is an error.
   """
   packages = dict.fromkeys((package, 'pinpp_jax.report'))
   environment = jinja2.Environment(

@@ -111,8 +111,8 @@ def test_page_from_the_folder_alone(workdir):
     'mpm on pinpp_mini (2 classes, 3 parts) · 4 steps',
     'run me',
     'PGD L∞, ε = 4/255, 10 steps of 1/255',
-    '75.0%',
-    '35.0% – 45.0%',
+    '75.0 %',
+    '35.0 % – 45.0 %',
     '1,200',
     '900',
     'Part mIoU, class known',
@@ -121,7 +121,7 @@ def test_page_from_the_folder_alone(workdir):
     'Learning rate',
     'Evaluation loss',
     'taken for cat',
-    'predicted parts (67%)',
+    'predicted parts (67 %)',
     'jax 0.10',
     'averaged (EMA) weights',
     '&#34;depth&#34;: 18',
@@ -171,7 +171,7 @@ def test_what_is_given_wins_over_the_folder(workdir, labels):
     labels=labels,
   ).read_text()
   assert '<h1>A title</h1>' in html and 'another' in html
-  assert '25.0%' in html and '75.0%' not in html
+  assert '25.0 %' in html and '75.0 %' not in html
   assert 'Predictions' not in html
 
 
@@ -195,7 +195,7 @@ def test_only_the_first_process_writes(workdir, monkeypatch):
 
 def test_scores_that_are_not_finite_are_named():
   rows = scores.table({'test/clean_loss': None, 'test/clean_accuracy': 1}, {})
-  assert [row.value for row in rows] == ['100.0%', 'not finite']
+  assert [row.value for row in rows] == ['100.0 %', 'not finite']
 
 
 def test_threat_models_in_words():
@@ -220,15 +220,15 @@ def test_autoattack_stands_beside_the_clean_accuracy():
   }  # fmt: skip
   rows = scores.table(found, config)
   assert [(row.threat, row.name, row.value, row.images) for row in rows] == [
-    ('clean', 'Top-1 accuracy', '90.0%', ''),
-    ('AutoAttack L∞, ε = 4/255, standard', 'Top-1 accuracy', '50.0%', '48'),
+    ('clean', 'Top-1 accuracy', '90.0 %', ''),
+    ('AutoAttack L∞, ε = 4/255, standard', 'Top-1 accuracy', '50.0 %', '48'),
     ('AutoAttack L∞, ε = 4/255, standard',
-     'Top-1 accuracy left after APGD-CE', '60.0%', '48'),
+     'Top-1 accuracy after APGD-CE', '60.0 %', '48'),
     ('AutoAttack L2, ε = 0.5, aa-2, an upper bound', 'Top-1 accuracy',
-     '70.0%', ''),
+     '70.0 %', ''),
   ]  # fmt: skip
   assert [row.value for row in scores.headlines(rows)] == [
-    '90.0%', '50.0%', '70.0%'
+    '90.0 %', '50.0 %', '70.0 %'
   ]  # fmt: skip
 
 
@@ -295,7 +295,7 @@ def test_samples_at_every_pixel_without_a_class(workdir):
     one, true=fine, predicted=fine * 0, predicted_class=None
   )
   html = report.write(workdir, samples=[sample]).read_text()
-  assert 'predicted parts (0%)' in html
+  assert 'predicted parts (0 %)' in html
   assert 'class="badge' not in html
 
 
@@ -312,7 +312,7 @@ def test_grids_and_priors_are_rows_with_a_note(workdir):
   html = report.write(workdir, scores=SCORES | more).read_text()
   for text in (
     'Part mIoU, class known (location prior)',
-    '12.0% – 13.0%',
+    '12.0 % – 13.0 %',
     'Part mIoU, class known, 8-pixel grid (location prior)',
     '“8-pixel grid” counts',
     '“Location prior” predicts',

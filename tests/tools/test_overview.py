@@ -64,7 +64,7 @@ def trained(mini_data, tmp_path):
 def test_a_page_over_runs(trained, tmp_path):
   page = overview.write([trained, trained], tmp_path / 'pages' / 'all.html')
   html = page.read_text()
-  assert html.count('62.5%') == 2 and html.count('25.0%') == 2
+  assert html.count('62.5 %') == 2 and html.count('25.0 %') == 2
   assert 'PGD L∞, ε = 4/255, 10 steps' in html
   assert 'href="../runs/mpm-mini/report.html"' in html
   assert 'python -m &lt;it&gt;' in html
