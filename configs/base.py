@@ -1,4 +1,4 @@
-"""What all recipes share: `recipe(size)` returns the sections they change.
+"""Shared by all recipes: `recipe(size)` returns the sections that they change.
 
 A variant is words joined by '-': one size (`full`, `mini`, `smoke`) and, where
 a recipe has them, options, for example `mpm.py:level1-mini`.
@@ -40,16 +40,16 @@ def recipe(size: str) -> Any:
     name='pinpp',
     # '' is the TFDS default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     data_dir='',
-    # If given, the hash that the data set's split must have.
+    # The hash that the data set's split must have; '' for any.
     split_hash='',
-    # A data set of pseudo labels, as configs/label.py makes it, that joins the
-    # training: by name, or its folder. '' is none.
+    # A data set of pseudo labels, made by configs/label.py, to add to the
+    # training images: its name or folder; '' for none.
     pseudo='',
-    # An ImageNet copy (folder or tar) whose images outside the data set join
-    # the training, supervised by their class alone; relative to data_dir.
+    # An ImageNet copy (folder or tar) whose other images are added to the
+    # training images with their class alone; relative to data_dir.
     imagenet='',
-    # Numbers classes and parts: a labels.json, or a text of wnids, one a line;
-    # relative to data_dir. '' is the data set's, or where its name is '' the
+    # The label table: a labels.json, or a text file with one wnid per line;
+    # relative to data_dir. '' for the data set's, or without a data set the
     # classes of the ImageNet copy.
     labels='',
     # The split `imagenet_list`: ImageNet validation images named by a file of
@@ -60,19 +60,19 @@ def recipe(size: str) -> Any:
     eval_batch_size=512,
     workers=8,
     threads=2,
-    # Leave unreadable training images out, named and counted, instead of
-    # stopping: all are read once at the start.
+    # Skip unreadable training images with a warning instead of stopping; reads
+    # all of them once at the start.
     skip_bad=False,
     # Repeat the annotated images of small classes.
     balance=False,
-    # Shares of an image's area that a training view may have, and the chance
-    # that it is mirrored: 0 where names of parts tell left from right.
+    # Smallest and largest share of an image's area in a training crop, and the
+    # probability of mirroring it: 0 if names of parts tell left from right.
     scale=(0.08, 1.0),
     flip=0.5,
-    # Evaluation makes the shorter side this many image sizes, and cuts.
+    # Evaluation resizes the shorter side to this many image sizes, then crops.
     eval_resize=256 / 224,
-    # Labels lie on a grid of cells of so many pixels a side, each sampled at
-    # this pixel: 4 of 8 is the centre.
+    # Part labels are on a grid of cells of `cell` pixels a side, sampled at
+    # pixel `grid_offset` of each: 4 of 8 is the centre.
     cell=8,
     grid_offset=4,
   )
@@ -84,9 +84,9 @@ def recipe(size: str) -> Any:
       name='resnet', depth=50, width=64, activation='gelu', dtype='bfloat16',
       batch_norm_group=0,
   )  # fmt: skip
-  # Start from a run's folder, a .safetensors or a .pth file; '' is scratch.
-  # `part` is 'all' or 'backbone' (a plain ResNet's weights, its `fc` unused);
-  # `key` chooses a state dict of a file that holds several.
+  # Initial weights: a run's folder, a .safetensors or a .pth file; '' for none.
+  # `part` is 'all' or 'backbone' (a plain ResNet's weights without `fc`); `key`
+  # names the state dict in a file with several.
   config.init = dict(
       path='', part='all', key=config_dict.placeholder(str),
   )  # fmt: skip
@@ -102,7 +102,8 @@ def recipe(size: str) -> Any:
   )  # fmt: skip
   config.ema_decay = 0.9998
 
-  # Scores are named <split>/<score>; `best` chooses what is kept and reported.
+  # Scores are named <split>/<score>; `best` decides which weights are kept and
+  # reported.
   config.evals = dict(clean=dict(name='accuracy'))
   config.eval_epochs = 1.0
   config.eval_split = 'validation'
@@ -120,11 +121,11 @@ def recipe(size: str) -> Any:
 
   config.log_steps = 50
   config.checkpoint_steps = 500
-  # When no step ends for so long, the log says where every thread is; 0 is
+  # Log the stacks of all threads when no step has ended for so long; 0 for
   # never.
   config.stall_minutes = 30.0
-  # First and last of the steps to profile, (10, 20), into <workdir>/profile;
-  # () is none.
+  # First and last step to profile, such as (10, 20), into <workdir>/profile; ()
+  # for none.
   config.profile = ()
   shrink(config, size)
   return config
@@ -187,7 +188,8 @@ def measure_pgd(config: Any, size: str) -> None:
 def with_parts(config: Any, size: str, options: set[str]) -> None:
   """Turns the classifier into MPM under joint supervision.
 
-  Pseudo labels join the masks that people drew, unless `human` is an option.
+  Trains on annotated masks and pseudo labels, with the option `human` on the
+  annotated masks alone.
   """
   if size != 'smoke' and 'human' not in options:
     config.data.pseudo = 'pinpp_pseudo' + ('_mini' if size == 'mini' else '')
@@ -200,7 +202,7 @@ def with_parts(config: Any, size: str, options: set[str]) -> None:
 
 
 def as_reference(config: Any) -> None:
-  """Turns on every behaviour of the PyTorch reference that can be wanted."""
+  """Turns on all optional behaviour of the PyTorch reference."""
   config.data.grid_offset = 0
   config.model.batch_norm_group = min(64, config.data.batch_size)
   if config.objective.name == 'parts':

@@ -6,18 +6,18 @@ r"""Robust accuracy: AutoAttack at L-inf 4/255 on RobustBench's 5,000 images.
   python -m pinpp_jax.main --config=configs/eval_robustness.py:mini
   python -m pinpp_jax.main --config=configs/eval_robustness.py:smoke
 
-The network is that of the run whose folder `init.path` is. Options, joined to
-the size by '-', for files of weights instead: `mpm`, a checkpoint of the
-official PartImageNetPP code, and `resnet50`, timm's or torchvision's:
+The network is that of the run in the folder `init.path`. Options, joined to the
+size by '-', for files of weights instead: `mpm`, a checkpoint of the official
+PartImageNetPP code, and `resnet50`, timm's or torchvision's:
 
   python -m pinpp_jax.main --config=configs/eval_robustness.py:mpm \
       --config.init.path=MPM.pth --config.init.key=state_dict_ema ...
 
-The list (yours to bring, below data_dir unless absolute) and the preprocessing
-are named in the results; PartImageNet++ itself evaluates with
+You provide the list (below data_dir unless absolute); the results name it and
+the preprocessing. PartImageNet++ itself evaluates with
 `--config.data.list.preprocessing=res256crop224-bicubic`. `mini` scores the run
-runs/mpm-mini on the test split of the embedded data set, `smoke` a network
-without training. See docs/robustness.md.
+runs/mpm-mini on the test split of the embedded data set, `smoke` an untrained
+network. See docs/robustness.md.
 
 Cost: not measured yet.
 """
@@ -25,8 +25,8 @@ Cost: not measured yet.
 from configs import base
 
 LIST = 'imagenet_list'
-# Parts in the official class file, whose numbering the official weights have;
-# the classes evaluated here need not have any.
+# Number of parts in the official weights; the classes evaluated here need not
+# have any.
 OFFICIAL_PARTS = 3310
 
 
@@ -35,7 +35,7 @@ def get_config(variant='full'):
   size, options = base.words(variant, ('mpm', 'resnet50'))
   config = base.recipe(size)
   config.run = 'evaluate'
-  # Other fields replace those of the run.
+  # Further fields replace those of the run.
   config.model = dict(name='from_run', dtype='float32')
   if 'mpm' in options:
     config.model = dict(
@@ -46,7 +46,7 @@ def get_config(variant='full'):
     config.model = dict(
         name='resnet', depth=50, width=64, activation='relu', dtype='float32',
     )  # fmt: skip
-  # No built data set is needed: its classes are the run's, or ImageNet's.
+  # Needs no built data set: the classes are the run's, or ImageNet's.
   config.data.update(name='', workers=0, threads=8, eval_batch_size=256)
   config.data.list.update(
       name='rb5k', path='imagenet_test_image_ids.txt',

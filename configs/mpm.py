@@ -5,14 +5,14 @@ r"""MPM: joint supervision by classes and parts, adversarially trained (PGD-2).
   python -m pinpp_jax.main --config=configs/mpm.py:smoke
 
 The paper's main recipe, stage 3: starts from the run of configs/mpm_init.py and
-learns from the masks that people drew and from the pseudo labels of
-configs/label.py. Options, joined to the size by '-' (`mpm.py:level1-mini`): the
-ablations `human` (no pseudo labels), `level1` (parts at 7x7 alone), `level2`
-(14 and 7), `object` (object masks instead of parts), `two_stage` (the class
-read off the predicted parts), and `reference` (the PyTorch reference's own
-behaviour wherever ours differs). The released ablations
-do not say what they started from; ours start like the main recipe, except
-`two_stage`, which takes the backbone alone.
+trains on annotated masks and on the pseudo labels of configs/label.py. Options,
+joined to the size by '-' (`mpm.py:level1-mini`): the ablations `human` (no
+pseudo labels), `level1` (parts at 7x7 alone), `level2` (14x14 and 7x7),
+`object` (object masks instead of parts), `two_stage` (the class is predicted
+from the parts), and `reference` (the PyTorch reference's behaviour wherever
+ours differs). The released ablations do not state their initial weights; ours
+start like the main recipe, except `object` and `two_stage`, which take the
+backbone alone.
 
 Cost and accuracy of 80 epochs: not measured yet.
 """

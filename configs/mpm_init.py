@@ -1,14 +1,15 @@
-r"""The stage before adversarial training: bypass and classifier alone learn.
+r"""The stage before adversarial training: trains bypass and classifier only.
 
   python -m pinpp_jax.main --config=configs/mpm_init.py \
       --config.init.path=resnet50-11ad3fa6.pth
   python -m pinpp_jax.main --config=configs/mpm_init.py:mini
   python -m pinpp_jax.main --config=configs/mpm_init.py:smoke
 
-One clean epoch over torchvision's V2 weights (the file is yours to bring). The
+One clean epoch from torchvision's V2 weights (you provide the file). The
 backbone's weights are frozen; its BatchNorm statistics are re-estimated for
-GELU. The rate climbs for the whole epoch, as in the reference, whose warm-up of
-two epochs outlasts the run. Options: `human` (no pseudo labels), `reference`.
+GELU. The learning rate rises for the whole epoch, as in the reference, whose
+warm-up of two epochs is longer than the run. Options: `human` (no pseudo
+labels), `reference`.
 
 Cost and accuracy: not measured yet.
 """

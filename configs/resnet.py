@@ -4,8 +4,8 @@ r"""ResNet-50 (GELU) on the class labels alone, clean images.
   python -m pinpp_jax.main --config=configs/resnet.py:mini
   python -m pinpp_jax.main --config=configs/resnet.py:smoke
 
-Options: `reference` (the PyTorch reference's own behaviour wherever ours
-differs). Cost and accuracy of 100 epochs: not measured yet.
+Options: `reference` (the PyTorch reference's behaviour wherever ours differs).
+Cost and accuracy of 100 epochs: not measured yet.
 """
 
 from configs import base

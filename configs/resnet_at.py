@@ -5,7 +5,7 @@ r"""ResNet-50 (GELU) on the class labels alone, adversarially trained (PGD-2).
   python -m pinpp_jax.main --config=configs/resnet_at.py:mini
   python -m pinpp_jax.main --config=configs/resnet_at.py:smoke
 
-Starts from torchvision's V2 weights; the file is yours to bring. Options:
+Starts from torchvision's V2 weights (you provide the file). Options:
 `reference`. Cost and accuracy of 80 epochs: not measured yet.
 """
 

@@ -1,15 +1,15 @@
-r"""Stage 1: the part segmenter, trained on the masks that people drew.
+r"""Stage 1: the part segmenter, trained on the annotated masks.
 
   python -m pinpp_jax.main --config=configs/segmenter.py \
       --config.init.path=convnext_base.safetensors
   python -m pinpp_jax.main --config=configs/segmenter.py:mini
   python -m pinpp_jax.main --config=configs/segmenter.py:smoke
 
-Which network the paper used is not known; this one is ours. It starts from
-timm's weights of its encoder (the file is yours to bring). Options, joined to
-the size by '-': the encoders `resnet50`, `resnet101`, `convnext_tiny`,
-`vit_small`, `vit_base` (DINOv2) instead of ConvNeXt-B, and `deeplab`, the
-decoder DeepLabV3+ instead of UPerNet.
+The paper's network is not known; this one is ours. It starts from timm's
+weights of its encoder (you provide the file). Options, joined to the size by
+'-': the encoders `resnet50`, `resnet101`, `convnext_tiny`, `vit_small`,
+`vit_base` (DINOv2) instead of ConvNeXt-B, and `deeplab`, the decoder DeepLabV3+
+instead of UPerNet.
 
 configs/label.py uses the result. Cost and accuracy: not measured yet.
 """
@@ -32,7 +32,7 @@ def get_config(variant='full'):
       dtype='bfloat16',
   )  # fmt: skip
   config.objective = dict(name='segment', dice=0.0)
-  # Whole images, every pixel labelled.
+  # Whole images with a label for every pixel.
   config.data.update(
       image_size=384, batch_size=64, eval_batch_size=16, scale=(0.3, 1.0),
       eval_resize=1.0, cell=1, grid_offset=0, imagenet='',

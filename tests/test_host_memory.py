@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import ctypes, resource, sys
 import jax, jax.numpy as jnp
-from pinpp_jax import host_memory
+from pinpp_jax.machine import host_memory
 
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # No huge pages: fewer, not less.
 if sys.argv[1] == 'kept':

@@ -105,5 +105,5 @@ def test_a_run_that_ends_inside_its_profile_keeps_it(tmp_path):
 
 @pytest.mark.parametrize('profile', [(3,), (0, 2), (4, 3), (1, 2, 3)])
 def test_steps_that_are_no_range(profile, tmp_path):
-  with pytest.raises(UserError, match='not a first and a last step'):
+  with pytest.raises(UserError, match='must be the first and the last step'):
     perf.Meter(1, profile, tmp_path)

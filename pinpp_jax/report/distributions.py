@@ -147,7 +147,7 @@ def _mark(axes: Axes, value: float, words: str) -> None:
 def _ranked(
   axes: Axes, names: Sequence[str], values: Sequence[int], what: str
 ) -> None:
-  """Draws values in decreasing order: named bars, or a curve if there are many."""
+  """Draws values in decreasing order: named bars, or a curve of many."""
   if len(names) <= _NAMED:
     _bars(axes, names, values)
     return

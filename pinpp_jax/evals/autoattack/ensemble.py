@@ -65,9 +65,8 @@ def autoattack(
 
   Args:
     predict: Maps images (B, H, W, C) float32 in [0, 1] to logits (B, K),
-      float32. Version 'rand' calls it with (images, keys). With a
-      `jax.tree_util.Partial`, its weights are arguments of the compiled
-      programs, not constants.
+      float32. Version 'rand' calls it with (images, keys). The weights in a
+      `jax.tree_util.Partial` become arguments of programs, not constants.
     images: (N, H, W, C) floats in [0, 1], or uint8. H = W for Square.
     labels: (N,) integers.
     norm: 'linf', 'l2' or 'l1', in any case.
@@ -86,8 +85,7 @@ def autoattack(
     folder: For the state, written after every chunk, and `result.json`. The
       same call resumes where the last one stopped.
     about: Further entries of `result.json`: names of lists, preprocessing.
-    devices: The devices to use; None for those of all processes. With local
-      devices a process works alone.
+    devices: Local devices, for one process alone; None for those of all.
     log: Called with lines of progress.
 
   Raises:
