@@ -1,15 +1,15 @@
-"""Images per second of one core, from stored bytes to what a batch holds.
+"""Images per second of one core, from stored bytes to the rows of a batch.
 
   python -m benchmarks.input --data_dir=DIR --dataset=pinpp
   python -m benchmarks.input --quick
 
-The reference-like path is what PyTorch training does: decode, cut, resize,
-mirror, float32 CHW, subtract mean and divide; the part mask as a 16-bit picture
-resized with NEAREST. Ours gives uint8 and the label grid
+The reference-like path is that of PyTorch training: decode, crop, resize,
+mirror, float32 CHW, subtract the mean and divide; the part mask is a 16-bit
+image resized with NEAREST. Ours gives uint8 and the label grid
 (`data/batches/pipeline.py`); its pixels are checked to be the same. The other
-rows are ours with one thing changed: those that change pixels say by how many
-grey levels on average. Time is what the core worked, so that other work on the
-machine counts little.
+rows are ours with one change, with the mean change of the pixels in grey
+levels. Time is CPU time of the thread, so that other work on the machine
+matters little.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from pinpp_jax.data.batches import pipeline
 from pinpp_jax.data.build import run
 from pinpp_jax.data.read import sources
 
-# Not an extra: a row for those who have it.
+# Not a dependency: its row is shown if it is installed.
 simplejpeg: Any = None
 with contextlib.suppress(ImportError):
   simplejpeg = importlib.import_module('simplejpeg')
@@ -43,7 +43,7 @@ BICUBIC, NEAREST = Image.Resampling.BICUBIC, Image.Resampling.NEAREST
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-  """Examples in memory: disks are not measured."""
+  """Examples in memory, so that disks are not measured."""
 
   labels: Any
   examples: list[sources.Example]
@@ -65,7 +65,7 @@ def decode(data: bytes) -> Image.Image:
 
 
 def rectangle(view: views.View) -> tuple[int, int, int, int]:
-  """Returns (left, top, right, bottom) of what a view cuts from the file."""
+  """Returns (left, top, right, bottom) of a view's crop."""
   left, top, width, height = view.box
   return left, top, left + width, top + height
 
@@ -87,25 +87,25 @@ def as_floats(pixels: np.ndarray) -> np.ndarray:
 
 
 def cut(data: bytes, view: views.View) -> np.ndarray:
-  """Returns a view's pixels: cut, then resized."""
+  """Returns a view's pixels: cropped, then resized."""
   image = decode(data).crop(rectangle(view)).resize(view.resized, BICUBIC)
   return mirrored(image, view)
 
 
 def resized_box(data: bytes, view: views.View) -> np.ndarray:
-  """Resizes the rectangle without cutting it out first."""
+  """Resizes the rectangle without cropping it first."""
   image = decode(data).resize(view.resized, BICUBIC, box=rectangle(view))
   return mirrored(image, view)
 
 
 def reducing_gap(data: bytes, view: views.View) -> np.ndarray:
-  """Shrinks by whole numbers first where the rectangle is large."""
+  """Shrinks large rectangles by an integer factor first."""
   image = decode(data).crop(rectangle(view))
   return mirrored(image.resize(view.resized, BICUBIC, reducing_gap=2.0), view)
 
 
 def draft(data: bytes, view: views.View) -> np.ndarray:
-  """Lets the decoder give a smaller picture where the rectangle is large."""
+  """Lets the decoder reduce the image if the rectangle is large."""
   image = Image.open(io.BytesIO(data))
   width, height = image.size
   least = max(view.resized[0] / view.box[2], view.resized[1] / view.box[3])
@@ -124,7 +124,7 @@ def other_decoder(data: bytes, view: views.View) -> np.ndarray:
 
 
 class Paths:
-  """All ways from the examples to a batch's rows, under the same views."""
+  """All paths from the examples to a batch's rows, with the same views."""
 
   def __init__(self, source: Held, size: int):
     self._source = source
@@ -188,7 +188,7 @@ class Paths:
 
 
 def rows(paths: Paths) -> dict[str, Callable[[int], np.ndarray]]:
-  """Returns the contestants by name."""
+  """Returns the paths by name."""
   found = {
     'reference-like': paths.reference,
     'ours': paths.ours,
@@ -252,7 +252,9 @@ def main() -> None:
     name: difference(path, paths, count) for name, path in contestants.items()
   }
   if differences['reference-like']:
-    raise SystemExit('Ours and the reference-like path differ in pixels.')
+    raise SystemExit(
+      'The pixels of our path and of the reference-like path differ: not timed.'
+    )
   seconds = measure(contestants, count, options.rounds)
   kilobytes = statistics.mean(len(e['image']) for e in examples) / 1e3
   print(f'{count} images, {kilobytes:.0f} kB on average, {options.size} px')

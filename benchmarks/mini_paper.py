@@ -4,20 +4,20 @@
   python -m benchmarks.mini_paper --data_dir=data
   python -m benchmarks.mini_paper --quick
 
-On the drawn data set, at equal steps and on the same images, each clean and
-adversarially trained, over several seeds:
+On the drawn data set, with equal steps and the same images, each with clean and
+with adversarial training, over several seeds:
 
   class          the class alone
   human          + parts of the annotated images, less than a fifth
-  pseudo         + parts of all images, drawn by people or by the segmenter
-  truth          + parts of all images, all true: an oracle
-  objects        as `pseudo`, with whole objects for parts
+  pseudo         + parts of all images, annotated or from the segmenter
+  truth          + true parts of all images: an oracle
+  objects        as `pseudo`, with whole objects instead of parts
   level1, level2 as `pseudo`, at one and two scales instead of three
 
-Scored on images that nobody trained on: fresh ones of the training
-distribution, whose background mostly agrees with the class, and ones whose
-background always belongs to another class ("misleading"). Every finished run
-is a line of --json; the same command goes on with those that are missing.
+Scored on new images: of the training distribution, whose background mostly
+agrees with the class ("fresh"), and with a background that always belongs to
+another class ("misleading"). Every finished run is a line of --json; the same
+command resumes with the missing runs.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from pinpp_jax.data.mini import drawn_release
 from pinpp_jax.data.read import sources
 from pinpp_jax.evals.accuracy import Accuracy
 
-# name -> (recipe, its options, what the other images know)
+# name -> (recipe, its options, supervision of the images not annotated)
 CONDITIONS = {
   'class': ('resnet_at', '', 'class'),
   'human': ('mpm', 'human-', 'class'),
@@ -62,7 +62,7 @@ FRESH = 40  # Images per class in each of the two sets that are scored.
 
 @dataclasses.dataclass(frozen=True)
 class WithTruth:
-  """A source whose images get the masks that were kept aside."""
+  """A source whose images get the true masks of the drawn release."""
 
   source: Any
   folder: pathlib.Path
@@ -107,7 +107,7 @@ def config_of(condition: str, robust: bool, options: argparse.Namespace) -> Any:
 
 
 def training_source(condition: str, config: Any) -> data.Source:
-  """Returns the annotated images, and the others with what they may know."""
+  """Returns the annotated images, and the others with their supervision."""
   annotated = inputs.Inputs(config.data).recorded('train')
   release = _release(config.data.data_dir)
   others = data.ImageNet(
@@ -132,7 +132,7 @@ def training_source(condition: str, config: Any) -> data.Source:
 def scored_sources(
   data_dir: str, labels: data.LabelTable
 ) -> dict[str, data.Source]:
-  """Returns images that no data set holds, rendered on first use."""
+  """Returns images of no data set, rendered on first use."""
   folder = _release(data_dir).with_name('pinpp_mini_fresh')
   if not folder.exists():
     drawn_release.render(
@@ -224,7 +224,7 @@ def interval(values: Sequence[float]) -> str:
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
-  """Returns the scores and, per seed, their differences to `class`."""
+  """Returns a table of scores, and of their differences to `class` by seed."""
   lines = []
   for robust in (False, True):
     title = 'adversarial training' if robust else 'clean training'
@@ -253,7 +253,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-  """Runs what is missing and prints the table."""
+  """Makes the missing runs and prints the table."""
   parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
   parser.add_argument('--data_dir', default='')
   parser.add_argument('--json', default='mini_paper.jsonl')
@@ -281,7 +281,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-  """Appends a line to the file for every run that it lacks."""
+  """Makes the runs that the file lacks, appending a line for each."""
   path = pathlib.Path(options.json)
   settings = {
     name: getattr(options, name)

@@ -4,14 +4,14 @@
   python -m benchmarks.scaling --batch=64 --size=224 --depth=50 --width=64
   python -m benchmarks.scaling --quick
 
-First, measured: MPM's adversarial step (PGD-2) on 1, 2, 4 and 8 CPU devices, as
-many images on each. The share of communication is the time of the step's sums
-over the devices by themselves, over the time of the step. Devices that share
-the cores of one machine grow no faster together: the table shows what the
-step sends, and that it does not send more with more devices.
+First, measured: MPM's adversarial step (PGD-2) on 1, 2, 4 and 8 CPU devices,
+with the same number of images on each. The share of communication is the time
+of the step's all-reduces alone divided by the time of the step. The devices
+share the cores of one machine, so the step does not get faster: the table shows
+what it sends, and that this does not grow with the number of devices.
 
-Then, marked as a model: the published recipe, for which operations are counted
-by XLA and bytes from the gradients, on machines of which nothing was measured.
+Then, marked as a model: the published recipe on machines on which nothing was
+measured, with operations counted by XLA and bytes from the gradients.
 """
 
 import argparse
@@ -37,13 +37,13 @@ _ARRAY = re.compile(r'\b([a-z]+)(\d+)\[([\d,]*)\]')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
-  """Devices that train together, by their makers' documents.
+  """Devices that train together, with data from their makers' documents.
 
   Attributes:
     devices: Number of them.
-    operations: bfloat16 operations per second of each, at most.
+    operations: Peak bfloat16 operations per second of each.
     bandwidth: Bytes per second that each can send.
-    source: Where that is said.
+    source: Document of these numbers.
   """
 
   devices: int
@@ -78,7 +78,7 @@ def mesh_of(devices: int) -> jax.sharding.Mesh:
 
 
 def steps(options: argparse.Namespace, devices: int) -> Steps:
-  """Returns steps over so many devices, `options.batch` images on each."""
+  """Returns steps over `devices` devices, `options.batch` images on each."""
   mesh = mesh_of(devices)
   share = argparse.Namespace(**vars(options))
   share.batch = options.batch * devices
@@ -131,7 +131,7 @@ def measure(options: argparse.Namespace) -> None:
     megabytes = sum(sizes[name]) / 2**20
     print(
       f'{count:7} {rate:11.2f} {len(sizes[name]):6} {megabytes:6.1f}'
-      f' {shares if count > 1 else 0:14.1%}'
+      f' {100 * shares if count > 1 else 0:12.1f} %'
     )
 
 
@@ -167,8 +167,8 @@ def efficiency(
 ) -> tuple[float, float]:
   """Returns the share of time spent computing: worst, best.
 
-  Gradients go round a ring, 2 (n - 1) / n of their bytes through every device,
-  after the last of them is known or all the while others are computed.
+  A ring all-reduce sends 2 (n - 1) / n of the gradients' bytes through every
+  device: after the backward pass (worst), or during it (best).
   """
   n = machine.devices
   sent = 2 * (n - 1) / n * gradients / machine.bandwidth
@@ -176,13 +176,14 @@ def efficiency(
 
 
 def model(options: argparse.Namespace) -> None:
-  """Prints what the full recipe would do; none of it was measured."""
+  """Prints the model of the full recipe; none of it was measured."""
   per_image, gradients = published(2)
   print(
     f'\nA MODEL, not measured: MPM, ResNet-50, 224 px, PGD-2, bfloat16;'
     f' {per_image / 1e9:.1f} GFLOP an image, {gradients / 2**20:.0f} MiB of'
-    f' gradients (float32).\nAssumed: {options.utilisation:.0%} of the peak, no'
-    ' latency, and by their makers:'
+    ' gradients (float32).\nAssumed:'
+    f' {100 * options.utilisation:.0f} % of the peak, no latency, and the'
+    " makers' data:"
   )
   for name, machine in MACHINES.items():
     print(f'  {name}: {machine.source}')
@@ -195,7 +196,7 @@ def model(options: argparse.Namespace) -> None:
       rate = images * machine.devices * low / compute
       print(
         f'{name:14} {images:13} {compute * 1e3:7.2f} ms {rate:11.0f}'
-        f'   {low:.1%} to {high:.1%}'
+        f'   {100 * low:.1f} % to {100 * high:.1f} %'
       )
 
 

@@ -1,13 +1,13 @@
-"""A segmenter's training step at many parts and at few.
+"""A segmenter's training step with many parts and with few.
 
   python -m benchmarks.segmenter
   python -m benchmarks.segmenter --batch=32 --size=384 --dtype=bfloat16
   python -m benchmarks.segmenter --quick
 
-Only the parts of an image's class are scored, so the step should cost the same
-whatever the number of parts in all; beside it stands the step that scores all
-of them. Whole steps on random uint8 images: optimiser and averaging included.
-Memory is XLA's own plan of a compiled step.
+Only the parts of an image's class are scored, so the cost of the step should
+not depend on the total number of parts. For comparison, the last row scores all
+parts. Whole steps on random uint8 images, optimiser and averaging included.
+Memory is XLA's plan of a compiled step.
 """
 
 import argparse

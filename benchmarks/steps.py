@@ -13,11 +13,11 @@ class Steps:
   """Takes one step per call.
 
   Args:
-    recipe: What the step holds fixed.
+    recipe: Fixed objects of the step.
     batches: Endless, on the device.
     image_size: Side of their images.
     variables: First weights and statistics; fresh ones if None.
-    mesh: Over which the batches are split; None for one device.
+    mesh: Mesh over which the batches are split; None for one device.
   """
 
   def __init__(
@@ -41,7 +41,7 @@ class Steps:
       self.state = jax.device_put(self.state, sharding.replicated(mesh))
 
   def __call__(self) -> dict[str, jax.Array]:
-    """Returns the step's metrics, to be waited for."""
+    """Returns the step's metrics, not awaited."""
     self.state, values = step.train_step(
       self.state, next(self._batches), self.key, recipe=self.recipe
     )

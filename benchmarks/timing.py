@@ -1,4 +1,4 @@
-"""Interleaved timing: contestants take turns, so drift hits all alike."""
+"""Interleaved timing: contestants take turns, so drift affects all equally."""
 
 from collections.abc import Callable, Mapping
 import statistics

@@ -5,9 +5,9 @@
   python -m benchmarks.viewer --details         # and the first filter by part
   python -m benchmarks.viewer --quick
 
-The images of `pinpp_mini`, repeated under names of their own, are written as a
-set of pseudo labels and served by `pinpp view` in a process of its own. Timed
-is the first visit: the page, its list of images, and every picture on it.
+The images of `pinpp_mini`, repeated under different names, are written as a set
+of pseudo labels and served by `pinpp view` in a separate process. The first
+visit is timed: the page, its list of images, and every picture on it.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def memory(process: subprocess.Popen) -> float:
 
 
 def processor(process: subprocess.Popen) -> float:
-  """Returns the seconds that a process has worked (Linux)."""
+  """Returns the CPU seconds of a process (Linux)."""
   status = pathlib.Path(f'/proc/{process.pid}/stat').read_text()
   user, system = status.rpartition(')')[2].split()[11:13]
   return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')
@@ -132,7 +132,7 @@ def main() -> None:
 
 
 def measure(address: str, process: subprocess.Popen) -> None:
-  """Prints what a first visit takes."""
+  """Prints time and memory of a first visit."""
   before = processor(process)
   seconds, images = visit(address)
   spent = processor(process) - before
@@ -142,7 +142,7 @@ def measure(address: str, process: subprocess.Popen) -> None:
 
 
 def measure_details(address: str, process: subprocess.Popen) -> None:
-  """Prints what the first filter takes that asks for more than names."""
+  """Prints time and memory of the first filter that needs more than names."""
   print(f'details of all images  {_details(address):8.1f} s, once')
   start = time.perf_counter()
   get(f'{address}api/images?low=0.5&order=confidence')
@@ -155,7 +155,7 @@ def _environment(folder: str) -> dict[str, str]:
 
 
 def _details(address: str) -> float:
-  """Returns how long it takes until every image can be filtered by part."""
+  """Returns the seconds until every image can be filtered by part."""
   start = time.perf_counter()
   while True:
     found = json.loads(get(f'{address}api/images?low=0.5&count=1'))

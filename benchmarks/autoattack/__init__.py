@@ -1,1 +1,1 @@
-"""AutoAttack against PyTorch's: speed, agreement of verdicts, precision."""
+"""AutoAttack against PyTorch's: speed, agreement of results, precision."""

@@ -5,12 +5,12 @@
   python -m benchmarks.autoattack --norms linf --images=64 --size=224 --depth=50
   python -m benchmarks.autoattack --quick
 
-Each row is one attack from the call of the ensemble to its answer, with the
-clean pass and the checks that both make: the one of PyTorch by pyautoattack,
-whose attack files are those of github.com/fra31/auto-attack. APGD-T and FAB-T
-try one class, Square makes a tenth of its queries; the sums weigh them as the
-standard version does. The radius is so small that most images survive, which
-is what costs. `frozen` is the same opponent without gradients of weights.
+Each row is one attack, from the call of the ensemble to its result, including
+the clean pass and checks of both sides. PyTorch's side is pyautoattack, whose
+attack files are those of github.com/fra31/auto-attack. APGD-T and FAB-T try one
+target class, Square makes a tenth of its queries; the sums weight them as in
+the standard version. The radius is so small that most images stay robust, which
+is the expensive case. `frozen` is PyTorch without gradients of the weights.
 """
 
 import argparse
@@ -40,11 +40,11 @@ QUERIES = 5000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-  """An attack, and how often the standard version does what is timed.
+  """An attack, and its weight in the standard version.
 
   Attributes:
-    ours: Options of ours.
-    weight: Times in the standard version by norm.
+    ours: Options of our attack.
+    weight: By norm, how many such pieces the standard version has.
   """
 
   ours: dict[str, Any]
@@ -52,7 +52,7 @@ class Row:
 
 
 def rows(steps: int, queries: int) -> dict[str, Row]:
-  """Returns the attacks of the standard version, cut into timed pieces."""
+  """Returns the attacks of the standard version in timed pieces."""
   each = lambda linf, l1: {'linf': linf, 'l2': linf, 'l1': l1}
   return {
     'apgd-ce': Row(ours=dict(steps=steps), weight=each(1, 5)),
@@ -65,7 +65,7 @@ def rows(steps: int, queries: int) -> dict[str, Row]:
 
 
 class Race:
-  """One network in both libraries, and images that it gets right."""
+  """One network in both libraries, and images that it classifies right."""
 
   def __init__(self, options: argparse.Namespace):
     self.options = options
@@ -95,7 +95,9 @@ class Race:
     self.apart = float(np.abs(theirs - logits).max())
     scale = float(np.abs(logits).max())
     if self.apart > 1e-4 * max(1.0, scale):
-      raise SystemExit(f'The networks differ by {self.apart:g}: not timed.')
+      raise SystemExit(
+        f'The logits of the two networks differ by {self.apart:g}: not timed.'
+      )
 
   def _in_torch(self, model):
     network = ResNet(self.options.depth, self.options.width, CLASSES)
@@ -106,7 +108,7 @@ class Race:
     return network.eval()
 
   def ours(self, norm: str, name: str, row: Row) -> int:
-    """Runs one attack of ours; returns the survivors."""
+    """Runs one attack of ours; returns the number of robust images."""
     outcome = autoattack(
       self.predict,
       self.images,
@@ -121,7 +123,7 @@ class Race:
     return int(outcome.robust.sum())
 
   def theirs(self, norm: str, name: str, frozen: bool) -> int:
-    """Runs one attack of PyTorch's AutoAttack; returns the survivors."""
+    """Runs one attack of PyTorch's AutoAttack; returns the same number."""
     for parameter in self.torch_network.parameters():
       parameter.requires_grad_(not frozen)
     attack = pyautoattack.AutoAttack(
@@ -153,7 +155,7 @@ def _only(name: str) -> Any:
 
 
 class _Logits:
-  """A module's logits; equal to itself alone, so that nothing recompiles."""
+  """A module's logits; a hashable object, so that nothing recompiles."""
 
   def __init__(self, model: Any):
     self._model = model
@@ -164,7 +166,7 @@ class _Logits:
 
 
 def _random_variables(model: Any, image: np.ndarray) -> Any:
-  """Returns weights that are not the identity that training starts from."""
+  """Returns weights without the zero scales that training starts from."""
   variables = model.init(jax.random.key(0), image, train=False, parts=True)
   leaves, tree = jax.tree.flatten(variables)
   rng = np.random.default_rng(0)
@@ -206,7 +208,7 @@ def _print_row(name: str, row: dict[str, Any]) -> None:
 
 
 def _print_sum(norm: str, found: dict[str, Any], rounds: int) -> None:
-  """Prints the standard version's time, the pieces weighed."""
+  """Prints the standard version's time: the weighted sum of the pieces."""
   total: dict[str, list[float]] = {
     name: [
       sum(row['weight'] * row['seconds'][name][i] for row in found.values())

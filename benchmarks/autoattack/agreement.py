@@ -4,11 +4,11 @@
   python -m benchmarks.autoattack.agreement
   python -m benchmarks.autoattack.agreement --quick
 
-The standard version, each side with random numbers of its own, on the two small
-networks that the tests of the attacks use (adversarially trained, 16 x 16
-pixels, ten classes) and images drawn like those they were trained on. Counted
-are images whose verdict differs: between two seeds of PyTorch, which is what
-chance does, and between PyTorch and ours.
+The standard version, each side with its own random numbers, on the two small
+networks of the attacks' tests (adversarially trained, 16 x 16 pixels, ten
+classes) and images of the training distribution. It counts images that are
+robust on one side only: between two seeds of PyTorch, which shows the effect of
+chance, and between PyTorch and ours.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tests.attacks import record_networks
 from tests.attacks.conftest import Recorded
 
 NORMS: Any = {'linf': 'Linf', 'l2': 'L2', 'l1': 'L1'}
-# About half of the images fall.
+# About half of the images are broken.
 EPS = {
   'cnn': {'linf': 0.045, 'l2': 0.8, 'l1': 6.0},
   'resnet': {'linf': 0.033, 'l2': 0.55, 'l1': 4.5},
@@ -38,7 +38,7 @@ CASES = [(net, norm) for net in ('cnn', 'resnet') for norm in NORMS]
 
 
 def draw_images(number: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns images (N, 16, 16, 3) in [0, 1] and labels, none trained on."""
+  """Returns new images (N, 16, 16, 3) in [0, 1] and their labels."""
   rng = np.random.default_rng(0)
   shape = (record_networks.CLASSES, 3, 4, 4)
   prototypes = torch.tensor(rng.normal(size=shape)).float()
@@ -48,7 +48,7 @@ def draw_images(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def theirs(net: str, norm: str, image, label, seed: int) -> np.ndarray:
-  """Returns (N,) bool, what survives PyTorch's AutoAttack."""
+  """Returns (N,) bool, robust to PyTorch's AutoAttack."""
   weights = record_networks.load(dtype=np.float32)[0]
   forward = lambda x: record_networks.forward(net, weights, x)
   x = torch.tensor(image).permute(0, 3, 1, 2).contiguous()
@@ -74,7 +74,7 @@ class _Module(torch.nn.Module):
 
 
 def ours(net: str, norm: str, image, label, seed: int) -> np.ndarray:
-  """Returns (N,) bool, what survives ours."""
+  """Returns (N,) bool, robust to ours."""
   return autoattack(
     Recorded().network(net),
     image,
@@ -108,15 +108,16 @@ def compare(net: str, norm: str, seeds: int, images: int) -> dict[str, Any]:
 
 def line(row: dict[str, Any], images: int) -> str:
   """Returns a row of the table as text."""
-  percent = lambda values: ' '.join(f'{v:6.2%}' for v in values)
+  percent = lambda values: ' '.join(f'{100 * v:5.2f} %' for v in values)
   spread = lambda values: ' '.join(map(str, values)) or '-'
   gap = np.mean(row['ours']) - np.mean(row['torch'])
   agree = 1 - np.mean(row['torch_ours']) / images
   return (
     f'{row["network"]:7} {row["norm"]:5} {percent(row["torch"])} |'
-    f' {percent(row["ours"])} | {gap:+.2%} | {spread(row["torch_torch"])} |'
+    f' {percent(row["ours"])} | {100 * gap:+.2f} % |'
+    f' {spread(row["torch_torch"])} |'
     f' {spread(row["ours_ours"])} | {spread(row["torch_ours"])} |'
-    f' {agree:.2%} | {row["least_p"]:.2f}'
+    f' {100 * agree:.2f} % | {row["least_p"]:.2f}'
   )
 
 
@@ -134,9 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
   print(
     f'{options.images} images. network, norm, torch by seed | ours by seed |'
     ' difference of means | images that differ: torch-torch | ours-ours |'
-    ' torch-ours | agreement | least p of McNemar'
+    " torch-ours | agreement | smallest p of McNemar's test"
   )
-  # The networks are too small for more.
+  # The networks are too small for more threads.
   torch.set_num_threads(1)
   rows = []
   for net, norm in cases:

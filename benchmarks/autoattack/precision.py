@@ -4,13 +4,13 @@
   python -m benchmarks.autoattack.precision
   python -m benchmarks.autoattack.precision --quick
 
-On the two small networks that the tests of the attacks use and images drawn
-like those they were trained on. Counted are images whose verdict differs: what
-precision alone changes, what the implementation alone changes, and, for L1,
-what changes when PyTorch's code does not count as changed those pixels that
-rounding alone moved (`record_apgd.only_real_changes`). In float64 also images
-whose walk ends elsewhere, by more than 1e-9: ours and PyTorch's, and PyTorch's
-with the pixels in another order inside its L1 projection.
+On the two small networks of the attacks' tests and images of the training
+distribution. It counts images that are robust on one side only: the effect of
+precision alone, of the implementation alone, and, for L1, of not counting
+pixels that PyTorch's code changes by rounding alone
+(`record_apgd.only_real_changes`). In float64 it also counts images whose best
+iterate differs by more than 1e-9: between ours and PyTorch's, and between
+PyTorch's and itself with the pixels in another order in the L1 projection.
 """
 
 import argparse
@@ -43,16 +43,16 @@ class Data(NamedTuple):
 
 
 class End(NamedTuple):
-  """Where walks end: which images survive, and the iterates of largest loss."""
+  """The end of walks: robust images, and the iterates of largest loss."""
 
   robust: np.ndarray
   best: np.ndarray
 
 
 def draw(net: str, norm: str, number: int) -> Data:
-  """Returns images as they come from files, and starts around them."""
+  """Returns 8-bit images as float32, and starts around them."""
   image, label = draw_images(number)
-  # In 256 shades, whose float32 is not exact.
+  # In 256 levels, which float32 does not represent exactly.
   image = np.round(image * 255).astype(np.float32) / np.float32(255)
   noise = np.random.default_rng(5).normal(size=image.shape).astype(np.float32)
   noise = np.round(noise * 42).clip(-127, 127)
@@ -86,7 +86,7 @@ def ours(net: str, norm: str, loss: str, data: Data, dtype: Any) -> End:
 
 @contextlib.contextmanager
 def another_order() -> Iterator[None]:
-  """Lets PyTorch project to the L1 ball with the pixels turned round."""
+  """Makes PyTorch's L1 projection process the pixels in reverse order."""
   project = autopgd_base.L1_projection
   turn = lambda x: x.flip(1, 2, 3)
   autopgd_base.L1_projection = lambda image, delta, eps: turn(
@@ -99,7 +99,7 @@ def another_order() -> Iterator[None]:
 
 
 def compare(net: str, norm: str, loss: str, images: int) -> dict[str, int]:
-  """Returns how many images survive, differ, or end elsewhere."""
+  """Returns how many images are robust, differ, or end elsewhere."""
   data, case = draw(net, norm, images), (net, norm, loss)
   t32, t64 = (theirs(*case, data, x) for x in (np.float32, np.float64))
   o32, o64 = (ours(*case, data, x) for x in (np.float32, np.float64))
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   if options.quick:
     cases, options.images = [('cnn', 'l1', 'ce')], 2
   print(f'{options.images} images; of them, by network, norm and loss:')
-  # The networks are too small for more.
+  # The networks are too small for more threads.
   torch.set_num_threads(1)
   for case in cases:
     row = compare(*case, options.images)

@@ -1,1 +1,1 @@
-"""Single operations and functions, each against its alternative."""
+"""Benchmarks of single operations and functions against an alternative."""

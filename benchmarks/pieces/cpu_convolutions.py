@@ -1,14 +1,14 @@
-"""Each form of convolution for CPUs alone, over all layers of a network.
+"""The CPU forms of convolution against XLA's, over all layers of a network.
 
   JAX_PLATFORMS=cpu taskset -c 0 python -m benchmarks.pieces.cpu_convolutions
   JAX_PLATFORMS=cpu python -m benchmarks.pieces.cpu_convolutions --clock=wall
   python -m benchmarks.pieces.cpu_convolutions --quick
 
-Every different convolution of an MPM, as XLA has it and in the form that
-`models/cpu_forms.py` gives it: result, gradient to the input, gradient to the
-weights. Sums over the layers, each counted as often as it occurs, in CPU
-seconds, which a busy machine disturbs less than the clock; what a form gains by
-using more cores, only the clock tells, on an idle machine.
+Every different convolution of an MPM, by XLA and in the form that
+`models/cpu_forms.py` has for it: result, input gradient, weight gradient. Sums
+over the layers, each counted as often as it occurs, in CPU seconds, which
+depend less on other work than wall time does. The gain from using more cores
+shows only in wall time, on an idle machine.
 """
 
 import argparse

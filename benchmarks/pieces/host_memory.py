@@ -1,11 +1,11 @@
-"""Training steps on a CPU whose memory is kept, against given back.
+"""Training steps on a CPU with freed memory kept, against returned.
 
   pip install -e '.[torch]'
   JAX_PLATFORMS=cpu python -m benchmarks.pieces.host_memory
   python -m benchmarks.pieces.host_memory --quick
 
 The same steps of MPM in two processes that take turns. Pages are those that the
-kernel cleared in a step. PyTorch is needed by what lets them take turns.
+kernel cleared per step. The module that makes them take turns needs PyTorch.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def steps(options: argparse.Namespace, robust: bool) -> Steps:
 
 
 def measure(options: argparse.Namespace, name: str) -> None:
-  """Prints a row for each way, and how they compare."""
+  """Prints a row for each setting, and their ratio."""
   rules = turns.Rules(warm=2, steps=options.steps, clock='wall')
   both = {
     way: turns.Contestant(steps, (options, STEPS[name]), rules, prepare)

@@ -1,4 +1,4 @@
-"""What calls need: by XLA's own plan, and as the machine sees it."""
+"""Memory of compiled calls by XLA's plan, and of this process."""
 
 import ctypes
 import pathlib
@@ -26,8 +26,8 @@ def resident() -> float:
 
 
 def forget_peak() -> None:
-  """Lets `resident_peak` begin anew, without what is free. Linux alone."""
-  # What compilers have freed, the allocator may still hold.
+  """Resets `resident_peak`, after returning free memory. Linux only."""
+  # The allocator may still hold memory that compilers have freed.
   ctypes.CDLL(None).malloc_trim(0)
   pathlib.Path('/proc/self/clear_refs').write_text('5')
 

@@ -4,9 +4,9 @@
   python -m benchmarks.pieces.parts_loss --batch=64 --dtype=bfloat16
   python -m benchmarks.pieces.parts_loss --quick
 
-The dense form is the definition, with its soft targets as arrays of the logits'
-size, as the PyTorch reference makes them. Both are compiled by XLA and agree
-before they are timed. Memory is XLA's own plan of a compiled call: arguments,
+The dense form follows the definition, with soft targets as arrays of the
+logits' size, as in the PyTorch reference. Both are compiled by XLA and compared
+before they are timed. Memory is XLA's plan of a compiled call: arguments,
 outputs and temporaries.
 """
 

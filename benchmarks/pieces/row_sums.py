@@ -1,10 +1,10 @@
-"""Adding up images over one axis against over three, as attacks do.
+"""Sums of images over one axis against three, as attacks need them.
 
   JAX_PLATFORMS=cpu python -m benchmarks.pieces.row_sums
   python -m benchmarks.pieces.row_sums --quick
 
 Thirty sums of a clipped difference in a loop, and the projection onto the L1
-ball that is made of such sums.
+ball, which consists of such sums.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SUMS = 30
 
 @functools.partial(jax.jit, static_argnames='rows')
 def sums(size: jax.Array, cap: jax.Array, *, rows: bool) -> jax.Array:
-  """Returns (B,) after `SUMS` sums, each of which moves the next one's cut."""
+  """Returns (B,) after `SUMS` sums, each of which shifts the next one."""
   if rows:
     size, cap = (x.reshape(len(x), -1) for x in (size, cap))
   axes = tuple(range(1, size.ndim))

@@ -7,17 +7,17 @@
   OMP_WAIT_POLICY=passive python -m benchmarks.race --clock=cpu
   python -m benchmarks.race --quick
 
-R0 is the PyTorch reference's step as released, its configuration repaired:
-NCHW, float16 on a GPU, dense soft targets, an attack that makes gradients of
-the weights too. R1 is R0 with channels last, tuned kernels and nothing asked of
-the device. R2 is the strongest that we can write: bfloat16 on a GPU, gradients
-of the images alone, sparse targets, torch.compile.
+R0 is the PyTorch reference's step as released, with its configuration repaired:
+NCHW, float16 on a GPU, dense soft targets, an attack that also computes
+gradients of the weights. R1 is R0 with channels last, tuned kernels and no
+synchronisation with the device. R2 is the fastest that we can write: bfloat16
+on a GPU, gradients of the images alone, sparse targets, torch.compile.
 
-All start from the same weights and see the same random uint8 images, another
+All start from the same weights and get the same random uint8 images, another
 batch at every step; optimiser, statistics and averaging are part of a step.
-Nothing is timed before all have made the same first step in float32. Each has a
-process of its own, and they take turns, block by block (Linux alone). Without
-torch.compile (`--compile` with no mode) R2 runs eagerly, and is called R2.
+Nothing is timed before all have made the same first step in float32. Each has
+its own process, and they take turns, block by block (Linux only). Without
+torch.compile (`--compile` with no mode) R2 runs eagerly.
 """
 
 import argparse
@@ -96,12 +96,12 @@ def contestant(options: argparse.Namespace, row: str, name: str) -> Any:
 
 
 def prepare(name: str) -> Callable[[], None]:
-  """Returns what a contestant does first: ours, what `main` does."""
+  """Returns a contestant's preparation: for ours that of `main`."""
   return host_memory.keep if name == 'ours' else turns.nothing
 
 
 def agreement(options: argparse.Namespace, row: str) -> dict[str, Any]:
-  """Returns how far the sides are apart; ends the race if they are too far."""
+  """Returns the differences of the sides; exits if they are too large."""
   if row not in STEPS:
     return ROWS[row].check(options, row)
   if not exact(options):
@@ -114,12 +114,12 @@ def agreement(options: argparse.Namespace, row: str) -> dict[str, Any]:
 
 
 def exact(options: argparse.Namespace) -> bool:
-  """Whether the very steps that are timed can be compared."""
+  """Whether the timed steps themselves can be compared."""
   return jax.default_backend() == 'cpu' and options.dtype == 'float32'
 
 
 def time_row(options: argparse.Namespace, row: str) -> dict[str, Any]:
-  """Returns what is measured of one row."""
+  """Returns the measurements of one row."""
   spawn = multiprocessing.get_context('spawn')
   with futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
     apart = process.submit(agreement, options, row).result()
@@ -127,7 +127,7 @@ def time_row(options: argparse.Namespace, row: str) -> dict[str, Any]:
   found = {'agreement': apart} | time_calls(options, row, names)
   if row in STEPS:
     if exact(options):
-      # Those that are timed find in a folder what torch.compile made for them.
+      # The timed steps reuse what torch.compile has cached here.
       found['first_call'] = {name: apart[name]['seconds'] for name in names}
     task = sides_lib.task(options, **STEPS[row])
     model = sides_lib.recipe(options, task).model
@@ -182,8 +182,9 @@ def print_row(
     if 'work' in found:
       rate = found['work']['flops'] / middle
       traffic = found['work']['values'] * width / middle
-      line += f'  {rate / 1e12:.3g} TFLOP/s ({rate / best["flops"]:.0%})'
-      line += f', {traffic / 1e9:.3g} GB/s ({traffic / best["bytes"]:.0%})'
+      share = 100 * rate / best['flops'], 100 * traffic / best['bytes']
+      line += f'  {rate / 1e12:.3g} TFLOP/s ({share[0]:.0f} %)'
+      line += f', {traffic / 1e9:.3g} GB/s ({share[1]:.0f} %)'
     else:
       line += f'  {options.batch / middle:.0f} images/s'
     print(line)
@@ -221,7 +222,7 @@ def arguments() -> argparse.Namespace:
   parser.add_argument('--quick', action='store_true', help='a tiny run')
   options = parser.parse_args()
   if options.quick:
-    # Smaller, and BatchNorm over a few numbers would blow up all rounding.
+    # Not smaller: BatchNorm over few numbers would amplify rounding.
     options.batch, options.size, options.depth = 4, 64, 10
     options.width, options.blocks, options.compile = 8, 1, []
     if options.rows == every:
@@ -249,7 +250,7 @@ def main() -> None:
 
 
 def times(options: argparse.Namespace) -> dict[str, Any]:
-  """Returns what is measured of all rows, and the ceilings."""
+  """Returns the measurements of all rows, and the machine's best rates."""
   best = work_lib.ceilings(options)
   print(
     f'ceilings: {best["flops"] / 1e12:.3g} TFLOP/s of a product,'
@@ -266,7 +267,7 @@ def times(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def self_check(rows: dict[str, Any], robust: str, clean: str) -> None:
-  """Prints by how much an attack makes our step longer, and ought to."""
+  """Prints by how much the attack makes our step longer, measured and by FLOPs."""
   seconds = [rows[r]['seconds']['ours'] for r in (robust, clean)]
   flops = [rows[r]['work']['flops'] for r in (robust, clean)]
   measured = statistics.median(seconds[0]) / statistics.median(seconds[1])

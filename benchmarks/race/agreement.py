@@ -1,7 +1,7 @@
-"""Both sides compute the same, before anything is timed.
+"""Checks that both sides compute the same, before anything is timed.
 
-Outputs of the network with running statistics, then one whole step: its loss,
-and what it changed in weights, statistics and their average.
+Compared are the network's outputs with running statistics, then one whole step:
+its loss, and the changes of weights, statistics and their average.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from benchmarks.race import sides
 from benchmarks.steps import Steps
 from pinpp_jax.models.torch import exporter
 
-# A start of an attack differs by roundings, and so does the sign of a gradient
-# that is nearly 0; what that moves in a step is little, but not a rounding.
+# Starts of an attack differ by rounding, and so may the sign of a gradient near
+# 0: its effect on a step is small, but larger than rounding.
 LIMITS = {'outputs': 1e-5, 'loss': 1e-4, 'change': 1e-2}
 
 
 @contextlib.contextmanager
 def exactly():
-  """Lets no library round to fewer bits than float32 has."""
+  """Makes both libraries compute in full float32 precision."""
   before = torch.backends.cuda.matmul.allow_tf32
   torch.backends.cuda.matmul.allow_tf32 = False
   with (
@@ -40,9 +40,9 @@ def check(
   theirs: dict[str, sides.Opponent],
   batch: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-  """Lets everybody take the first step; ends the race if they are apart.
+  """Takes everybody's first step; exits if they differ too much.
 
-  Returns how far they are, see `outputs` and `first_steps`.
+  Returns the differences, see `outputs` and `first_steps`.
   """
   found: dict[str, Any] = {}
   for opponent in theirs.values():
@@ -56,7 +56,7 @@ def check(
 
 
 def outputs(model: Any, values: Any, network: Any, image: np.ndarray) -> float:
-  """Returns how far the outputs are apart, relative to the largest.
+  """Returns the largest difference of the outputs, relative to the largest.
 
   Args:
     model: Ours.
@@ -84,17 +84,17 @@ def first_steps(
   theirs: dict[str, sides.Opponent],
   batch: dict[str, np.ndarray],
 ) -> dict[str, dict[str, float]]:
-  """Takes everybody's first step; returns how far opponents are from ours.
+  """Takes everybody's first step; returns the opponents' differences to ours.
 
   Args:
     ours: Before its first step.
     theirs: Before theirs.
-    batch: What the first step sees.
+    batch: Batch of the first step.
 
   Returns:
     By opponent: 'loss', the relative difference, 'change', the difference of
     all changes of weights, statistics and averages, relative to ours, and
-    'seconds', which are those of compilation too, and ours.
+    'seconds', compilation included; also our 'seconds'.
   """
   start = sides.first_start(ours, batch)
   model: Any = ours.recipe.model
@@ -134,12 +134,12 @@ def _named(model: Any, state: Any) -> dict[str, dict[str, np.ndarray]]:
 
 
 def refuse(row: str, found: dict[str, Any]) -> None:
-  """Ends the race if a distance, by kind and opponent, is beyond its limit."""
+  """Exits if a difference, by kind and opponent, is beyond its limit."""
   for name, value in found.items():
     if isinstance(value, dict):
       refuse(f'{row}, {name}', value)
     elif name in LIMITS and not value <= LIMITS[name]:
       raise SystemExit(
-        f'{row}: {name} differs by {value:.1e}, {LIMITS[name]:g} is allowed;'
-        ' not timed.'
+        f'{row}: {name} differs by {value:.1e}, the limit is'
+        f' {LIMITS[name]:g}; not timed.'
       )

@@ -1,4 +1,4 @@
-"""The rows of the race that are no training steps."""
+"""The rows of the race other than training steps."""
 
 import argparse
 from collections.abc import Callable
@@ -29,13 +29,13 @@ ATTACK = APGD(eps=1e-6, steps=10)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-  """Who takes part, and what all must agree on.
+  """The contestants of a row, and the number that they must agree on.
 
   Attributes:
     ours: Makes our function without arguments, whose result is waited for.
-    theirs: Makes an opponent's, of its style; None if there is none.
-    value: The number among a result that all must get; None if there is none.
-    limits: How far it may be from ours, relative, in float32 and in bfloat16.
+    theirs: Makes an opponent's function, by style; None if there is none.
+    value: Maps a result to the number to compare; None to compare nothing.
+    limits: Largest relative differences to ours in float32 and in bfloat16.
   """
 
   ours: Callable[[argparse.Namespace], Call]
@@ -44,7 +44,7 @@ class Row:
   limits: tuple[float, float] = (0.0, 0.0)
 
   def makers(self, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
-    """Returns what makes the contestants, by name, ours the last."""
+    """Returns the contestants' constructors by name, ours last."""
     made: dict[str, Callable[[], Any]] = {}
     if self.theirs is not None:
       for name, style in sides.styles(options).items():
@@ -52,7 +52,7 @@ class Row:
     return made | {'ours': functools.partial(self.ours, options)}
 
   def check(self, options: argparse.Namespace, title: str) -> dict[str, float]:
-    """Returns everybody's number; ends the race if one is too far from ours."""
+    """Returns everybody's number; exits if one is too far from ours."""
     if self.value is None:
       return {}
     makers = self.makers(options).items()
@@ -126,7 +126,7 @@ def their_parts_loss(
 
 
 def our_evaluation(options: argparse.Namespace) -> Call:
-  """A batch of uint8 images to the number that is classified rightly."""
+  """A batch of uint8 images to the number that is classified right."""
   model, values = _network(options)
   batch: Any = jax.device_put(train_step.random_batches(options)[0])
 
@@ -160,7 +160,7 @@ def their_evaluation(
 
 
 def our_apgd(options: argparse.Namespace) -> Call:
-  """APGD-CE of ten steps, on images that all stay right, in float32."""
+  """APGD-CE with ten steps, on images that all stay right, in float32."""
   options = _in_float32(options)
   model, values = _network(options)
   predict = jax.tree_util.Partial(
@@ -208,7 +208,7 @@ def _in_float32(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def our_label_step(options: argparse.Namespace) -> Call:
-  """Probabilities of a class's parts by a segmenter; nobody else has one."""
+  """Probabilities of a class's parts by a segmenter; without an opponent."""
   model = models.Segmenter(
     num_parts=train_step.PARTS,
     encoder=f'resnet{options.depth}',

@@ -26,7 +26,7 @@ CLASSES = train_step.CLASSES
 def recipe(options: argparse.Namespace, task: steps_lib.Task) -> step.Recipe:
   """Returns our step of a row: the reference's targets and best iterate.
 
-  Without colours, which the reference changes while it loads the images.
+  Without colour jitter, which the reference applies while loading images.
   """
   made = train_step.recipe(options, task.parts, task.robust)
   objective: Any = objectives.OBJECTIVES['classify']()
@@ -44,7 +44,7 @@ def recipe(options: argparse.Namespace, task: steps_lib.Task) -> step.Recipe:
 
 
 def variables(model: Any) -> Any:
-  """Returns weights and statistics that their torch names decide."""
+  """Returns weights and statistics derived from their torch names."""
   rule = golden.OwnRule()
   tensors = {
     name: rule.fill_array(name, entry.shape)
@@ -72,7 +72,7 @@ def torch_network(
 
 
 def device() -> str:
-  """Returns where PyTorch computes."""
+  """Returns PyTorch's device: 'cuda' or 'cpu'."""
   return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
@@ -87,7 +87,7 @@ def on_torch(batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def first_start(steps: Steps, batch: dict[str, np.ndarray]) -> torch.Tensor:
-  """Returns where the attack of our next step starts, (B, 3, S, S)."""
+  """Returns the start of the attack in our next step, (B, 3, S, S)."""
   key = step.keys(steps.key, steps.state.step)[1]
   own = step.image_keys(key, jnp.asarray(batch['id']))
   image = jnp.asarray(batch['image'], jnp.float32) / 255
@@ -109,7 +109,7 @@ class Opponent:
     self.steps, self._batches, self._taken = steps, batches, 0
 
   def __call__(self, start: torch.Tensor | None = None) -> torch.Tensor:
-    """Takes one step and returns its loss, not waited for."""
+    """Takes one step and returns its loss, not awaited."""
     batch = self._batches[self._taken % len(self._batches)]
     self._taken += 1
     return self.steps(batch, start)

@@ -1,7 +1,7 @@
-"""Contestants take turns, each in a process of its own.
+"""Contestants take turns, each in its own process.
 
-No contestant's memory, threads or settings of an allocator are another's, and
-what each needs at most is seen from outside.
+So no contestant's memory, threads or allocator settings affect another, and
+peak memory is that of one contestant.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from pinpp_jax.machine import perf
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rules:
-  """How everybody is timed.
+  """Rules of the timing.
 
   Attributes:
     warm: Calls after the first and before the first turn.
     steps: Calls in a block, of which the last is waited for.
-    clock: Seconds that pass: 'wall', or 'cpu' that the process computes.
+    clock: 'wall', or 'cpu' for the CPU time of the process.
   """
 
   warm: int
@@ -41,10 +41,10 @@ def nothing() -> None:
 
 
 class Contestant:
-  """A call in a process of its own, ready for its turns.
+  """A function in its own process, called in turns.
 
   Args:
-    make: Returns the function that is called, in the process; pickled.
+    make: Returns the function to call; runs in the process; pickled.
     arguments: Of `make`.
     rules: How it is timed.
     prepare: Called in the process before anything else; pickled.
@@ -70,10 +70,10 @@ class Contestant:
     self.first: float = self._answer()
 
   def block(self) -> float:
-    """Returns the seconds of one call of a block of them, after one untimed.
+    """Returns the seconds per call of a block, after one untimed call.
 
-    Where others had their turns, memory was given back and caches were filled
-    by others: a step of a training run follows a step.
+    The untimed call refills memory and caches after the turns of others, as in
+    a training run, where a step follows a step.
     """
     self._pipe.send(True)
     return self._answer()
@@ -82,9 +82,9 @@ class Contestant:
     """Ends the process.
 
     Returns:
-      'compiled', the programs compiled during the blocks, 'pages', those that
-      the kernel cleared in a call, and 'mebibytes', the most that was needed at
-      a time, weights included.
+      'compiled', the programs compiled during the blocks, 'pages', the pages
+      that the kernel cleared per call, and 'mebibytes', the peak memory,
+      weights included.
     """
     self._pipe.send(False)
     found = self._answer()
@@ -95,7 +95,7 @@ class Contestant:
     try:
       return self._pipe.recv()
     except EOFError:
-      raise SystemExit('A contestant failed, see above.') from None
+      raise SystemExit('A contestant failed; its error is above.') from None
 
 
 def _serve(
@@ -105,7 +105,7 @@ def _serve(
   rules: Rules,
   prepare: Callable[[], None],
 ) -> None:
-  """Takes the turns that are asked for."""
+  """Runs a contestant in its process, one block per request."""
   prepare()
   jax.block_until_ready(jax.numpy.zeros(1))  # The library itself.
   rest = memory.resident()
@@ -141,7 +141,7 @@ def _block(call: Callable[[], Any], steps: int) -> None:
 
 
 class Compilations:
-  """Counts what either library compiles from now on."""
+  """Counts the programs that either library compiles from now on."""
 
   def __init__(self):
     self._ours = perf.Compilations()
@@ -162,7 +162,7 @@ def _pages() -> int:
 
 
 def _peak(rest: float) -> float:
-  """Returns the most MiB needed: of a GPU, or above `rest` of main memory."""
+  """Returns the peak in MiB: of the GPU, or of main memory above `rest`."""
   if not torch.cuda.is_available():
     return memory.resident_peak() - rest
   stats = jax.devices()[0].memory_stats()

@@ -1,7 +1,7 @@
-"""How much work a row of the race is, and how much the machine can do.
+"""The work of a row of the race, and the best rates of the machine.
 
-Work is counted from the network, not from what a contestant happens to compute:
-the lean step, in which the attack takes no gradients of the weights.
+Work is counted from the network, for the lean step, in which the attack takes
+no gradients of the weights, whatever a contestant computes.
 """
 
 import argparse
@@ -20,18 +20,19 @@ from benchmarks.race import sides
 from benchmarks.torch_rival import steps
 from pinpp_jax.models import cpu_forms
 
-# What is counted, by the rank of its result: convolutions and linear layers.
+# Primitives that are counted, with the rank of their result: convolutions and
+# linear layers.
 PRODUCTS = {'conv_general_dilated': 4, 'dot_general': 2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-  """Of one image, in convolutions and matrix products.
+  """The work of one image, in convolutions and matrix products.
 
   Attributes:
     flops: Two for each multiplication with its addition.
-    values: Array elements that products read and write, weights left out: what
-      must move if all else is fused into them.
+    values: Array elements that products read and write, without weights: the
+      traffic if all other operations are fused into them.
   """
 
   flops: float
@@ -61,7 +62,7 @@ def forward(model: Any, size: int, parts: bool) -> tuple[Work, Work]:
     _product(equation)
     for equation in found.jaxpr.eqns
     if equation.primitive.name in PRODUCTS
-    # The others interpolate.
+    # Products of other ranks are interpolations.
     and equation.outvars[0].aval.ndim == PRODUCTS[equation.primitive.name]
   ]
   return sum(products, Work(flops=0, values=0)), products[0]
@@ -91,7 +92,7 @@ def of_step(model: Any, size: int, task: steps.Task) -> Work:
 
 
 def ceilings(options: argparse.Namespace) -> dict[str, float]:
-  """Returns the best rates seen: flops of a product, bytes of a copy."""
+  """Returns the best measured rates: flops of a product, bytes of a copy."""
   cpu = jax.default_backend() == 'cpu'
   side, length = (2048, 2**24) if cpu else (8192, 2**28)
   if options.quick:
@@ -122,7 +123,7 @@ def _seconds(call: Any, *arguments: Any, times: int = 5) -> float:
 
 
 def wait(result: Any) -> Any:
-  """Returns a result of either library when it is there."""
+  """Returns a result of either library once it is computed."""
   if torch.cuda.is_available():
     torch.cuda.synchronize()
   return jax.block_until_ready(result)

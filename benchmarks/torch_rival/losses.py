@@ -42,7 +42,7 @@ def dense_targets(
   """
   onehot = functional.one_hot(grid, channels).permute(0, 3, 1, 2).float()
   finest = onehot * (1 - SMOOTHING) + SMOOTHING / channels
-  # What the reference does to mix batches, also where it keeps all of its own.
+  # The reference mixes batches, also when the share of the partner is 0.
   share = 1.0
   finest = finest * share + finest.flip(0) * (1 - share)
   resize: Any = functional.interpolate
@@ -102,7 +102,7 @@ class SparseEntropy(torch.autograd.Function):
 def sparse_part_loss(
   outputs: list[torch.Tensor], grid: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-  """Returns what `dense_part_loss` does, without dense targets."""
+  """Returns the same as `dense_part_loss`, without dense targets."""
   levels = []
   for z in outputs:
     labels = below(grid, z.shape[2])

@@ -35,8 +35,8 @@ class MPM(nn.Module):
     width: Of its stem.
     classes: Of the images.
     channels: Of the part logits, background included.
-    lean: Leave out what nobody asked for. The reference computes the compact
-      layers in every forward pass, those of its attack included.
+    lean: Compute the compact layers only with `parts`. The reference computes
+      them in every forward pass, also in its attack.
   """
 
   def __init__(

@@ -1,8 +1,8 @@
-"""Training steps in PyTorch: the reference's, tuned, and the strongest known.
+"""Training steps in PyTorch: the reference's, tuned, and the fastest known.
 
 R0 is the step of the PartImageNet++ reference as released, with its
-configuration repaired. R1 is R0 without what costs time for nothing. R2 is the
-strongest that we can write.
+configuration repaired. R1 is R0 without needless costs. R2 is the fastest that
+we can write.
 """
 
 import copy
@@ -24,12 +24,13 @@ class Style:
   """How a step is written.
 
   Attributes:
-    tuned: Channels last, kernels that cuDNN chose by trying, no question to
-      the device, averages of all tensors in one call; else NCHW, deterministic
-      kernels, questions in every step, and one tensor after another.
-    lean: The attack takes gradients of its images alone and leaves the bypass
-      out, part targets are sparse, and half precision is bfloat16; else
-      float16 with a scaled loss.
+    tuned: Channels last, kernels selected by cuDNN's benchmark, no
+      synchronisation with the device, averages of all tensors in one call; else
+      NCHW, deterministic kernels, synchronisation in every step, and averages
+      of one tensor after another.
+    lean: The attack computes only gradients of its images and no bypass, part
+      targets are sparse, and half precision is bfloat16; else float16 with a
+      scaled loss.
     mode: Of torch.compile, or None.
   """
 
@@ -45,7 +46,7 @@ R2 = Style(tuned=True, lean=True)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-  """What all contestants do in a row of the race.
+  """The task of all contestants in a row of the race.
 
   Attributes:
     parts: Whether the loss has parts.
@@ -139,7 +140,7 @@ class Steps:
     return best
 
   def _climb(self, x, target, last):
-    """Returns the loss and its gradient, made with those of the weights."""
+    """Returns the loss and its gradient; also computes those of the weights."""
     self.network.eval()
     x = x.detach().requires_grad_()
     with self.autocast:
@@ -178,7 +179,7 @@ class Steps:
 
   def _train(self, image, target, grid, source):
     loss = self.objective(image.detach(), target, grid, source)
-    # Only here, so that gradients left by the attack are dropped.
+    # Only here, to drop gradients left by the attack.
     self.optimiser.zero_grad()
     self.scaler.scale(loss).backward()
     self.scaler.step(self.optimiser)
@@ -188,7 +189,7 @@ class Steps:
 
   @torch.no_grad()
   def _average(self):
-    """Moves the average of the weights and the statistics."""
+    """Updates the average of the weights and the statistics."""
     old, new = self.average.state_dict(), self.network.state_dict()
     if not self.style.tuned:
       for name, value in new.items():
@@ -202,9 +203,9 @@ class Steps:
 
 
 def _frozen(network: nn.Module) -> Any:
-  """Returns a network of the same tensors that wants none of their gradients.
+  """Returns a network that of the same tensors, without their gradients.
 
-  In evaluation mode: nothing is switched, so that nothing compiles again.
+  It stays in evaluation mode, so that nothing compiles again.
   """
   shared: dict[int, Any] = {id(b): b for b in network.buffers()}
   for parameter in network.parameters():
