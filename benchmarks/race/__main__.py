@@ -267,7 +267,7 @@ def times(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def self_check(rows: dict[str, Any], robust: str, clean: str) -> None:
-  """Prints by how much the attack makes our step longer, measured and by FLOPs."""
+  """Prints how much longer the attack makes our step, measured and by FLOPs."""
   seconds = [rows[r]['seconds']['ours'] for r in (robust, clean)]
   flops = [rows[r]['work']['flops'] for r in (robust, clean)]
   measured = statistics.median(seconds[0]) / statistics.median(seconds[1])
