@@ -62,6 +62,9 @@ def get_config(variant='full'):
       min_confidence=0.0, min_area=0.0,
       # Skip unreadable images with a warning, instead of stopping.
       skip_bad=False,
+      # Store the images too (130 GB for all of ImageNet), or part masks alone:
+      # their images are then read from the ImageNet copy, by name.
+      images=True,
   )  # fmt: skip
 
   # Folder of true masks <wnid>/<stem>.png of local indices to compare with; ''

@@ -95,6 +95,7 @@ class Inputs:
       joined['pseudo-labelled'] = sources.Recorded(
         dataset=config.pseudo,
         data_dir=config.data_dir,
+        images=str(self._imagenet) if config.imagenet else '',
         split='train',
         labels=annotated.labels,
       )

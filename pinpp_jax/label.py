@@ -73,7 +73,10 @@ def run(config: Config, workdir: pathlib.Path) -> bool:
       limit=config.limit,
     )
     draft = Draft(
-      output=output(config), labels=annotated.labels, shards=images.blocks
+      output=output(config),
+      labels=annotated.labels,
+      shards=images.blocks,
+      images=options.images,
     )
     plan = _plan(config, segmenter, images, annotated)
     check(draft, plan)
@@ -138,9 +141,18 @@ def finish(
     )
     return
   labels = annotated.labels
-  made = Recorded(dataset=str(draft.output), split='train', labels=labels)
+  made = Recorded(
+    dataset=str(draft.output),
+    data_dir=config.data.data_dir,
+    split='train',
+    labels=labels,
+  )
   found = {
-    'test': list(quality.annotated(annotated, labeller, config.shard_size))
+    'test': list(
+      quality.annotated(
+        annotated, labeller, config.shard_size, limit=config.limit
+      )
+    )
   }
   read = {'test': annotated, 'truth': made}
   if truth:
@@ -238,6 +250,11 @@ def _hash(variables: Any) -> str:
 def image_source(config: Config, labels: LabelTable) -> sources.Source:
   """Returns the images of `config.source` that the data set does not hold."""
   section = dict(config.source)
+  if not config.labelling.images and section['name'] != 'imagenet':
+    raise UserError(
+      'labelling.images=False stores part masks alone, whose images are read'
+      " from a folder or a tar; source.name must be 'imagenet'."
+    )
   if section.get('path'):
     section['path'] = str(_below_data(config, section['path']))
   return construct(
@@ -342,7 +359,9 @@ def _deciding(plan: dict[str, Any]) -> dict[str, Any]:
   """Returns a plan without how the segmenter was trained, which may differ."""
   segmenter = dict(plan['segmenter'])
   segmenter['model'] = segmenter.pop('config')['model']
-  return plan | {'segmenter': segmenter}
+  # Of a set that was begun before there was a choice.
+  labelling = {'images': True} | plan['labelling']
+  return plan | {'segmenter': segmenter, 'labelling': labelling}
 
 
 @contextlib.contextmanager

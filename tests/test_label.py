@@ -249,7 +249,9 @@ def test_a_first_look_without_a_segmenter_is_a_set_too(mini_data, tmp_path):
     '',
     0,
   )
-  assert 'truth' not in json.loads((tmp_path / 'run/quality.json').read_text())
+  scores = json.loads((tmp_path / 'run/quality.json').read_text())
+  # What it is judged on stays in proportion to what is labelled.
+  assert list(scores) == ['test'] and scores['test']['images'] == 5
 
 
 @pytest.fixture
@@ -357,6 +359,38 @@ class TestMistakes:
   def test_a_source_or_truth_that_is_not_there(self, fields, message, run):
     with pytest.raises(UserError, match=message):
       run(**fields)
+
+
+def test_images_of_masks_alone_come_from_the_copy_by_name(
+  run, whole, mini_data, tmp_path
+):
+  run(**{'labelling.images': False})
+  folder = tmp_path / 'pseudo' / '1.0.0'
+  read = tfds.builder_from_directory
+  size = lambda f: read(f).info.splits['train'].num_bytes
+  assert size(folder) < size(whole / 'pseudo/1.0.0') / 2
+  opened = lambda where, **fields: sources.Recorded(
+    dataset=str(where), split='train', data_dir=str(mini_data), **fields
+  )
+  assert list(opened(folder)) == list(opened(whole / 'pseudo/1.0.0'))
+  copy = tmp_path / 'moved'
+  shutil.copytree(mini_data / 'downloads/manual/pinpp_mini/imagenet', copy)
+  assert list(opened(folder, images=str(copy))) == list(opened(folder))
+
+
+def test_a_copy_that_is_gone_is_told(whole, tmp_path):
+  folder = shutil.copytree(whole / 'pseudo/1.0.0', tmp_path / 'alone/1.0.0')
+  features = folder / 'features.json'
+  stored = json.loads(features.read_text())
+  del stored['featuresDict']['features']['image']
+  features.write_text(json.dumps(stored))
+  with pytest.raises(UserError, match='masks alone.*data.imagenet'):
+    sources.Recorded(dataset=str(folder), split='train', data_dir=str(tmp_path))
+
+
+def test_masks_alone_of_tfds_copy_cannot_be_joined(run):
+  with pytest.raises(UserError, match="source.name must be 'imagenet'"):
+    run(**{'labelling.images': False, 'source.name': 'imagenet2012'})
 
 
 class TestBadImages:

@@ -32,7 +32,7 @@ _B = TypeVar('_B')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-  """How images are labelled; everything here changes the labels.
+  """How images are labelled; everything here changes what is stored.
 
   Attributes:
     image_size: Shorter side of the network's input, in pixels.
@@ -46,6 +46,8 @@ class Options:
     min_area: See `confidence.decide`.
     skip_bad: Whether unreadable images are skipped with a warning; otherwise
       they are errors.
+    images: Whether the set stores the images, or part masks alone that are
+      joined to the ImageNet copy by name.
 
   Raises:
     UserError: If a value is out of range.
@@ -60,6 +62,7 @@ class Options:
   min_confidence: float = 0.0
   min_area: float = 0.0
   skip_bad: bool = False
+  images: bool = True
 
   def __post_init__(self):
     for fine, message in (

@@ -53,6 +53,7 @@ def annotated(
   source: Recorded,
   label: Callable[[Source], list[Labelled]],
   block: int,
+  limit: int = 0,
 ) -> Iterator[Compared]:
   """Labels annotated images and compares the labels with their masks.
 
@@ -60,9 +61,12 @@ def annotated(
     source: A split of the data set.
     label: The labeller.
     block: Images labelled at once.
+    limit: Only so many images, from all over the split; 0 is all.
   """
-  for start in range(0, len(source), block):
-    places = range(start, min(start + block, len(source)))
+  number = min(limit or len(source), len(source))
+  chosen = [i * len(source) // number for i in range(number)]
+  for start in range(0, number, block):
+    places = chosen[start : start + block]
     found = label(Chosen(source, places))
     for place, one in zip(places, found, strict=True):
       truth = one.example['part_mask']

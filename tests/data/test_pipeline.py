@@ -13,6 +13,7 @@ import pytest
 
 from pinpp_jax import data
 from pinpp_jax.data import views
+from pinpp_jax.data.batches import shared_memory
 from pinpp_jax.data.read import readable
 from pinpp_jax.errors import UserError
 
@@ -407,6 +408,34 @@ class TestWorkers:
   def test_a_worker_reports_what_it_cannot_read(self):
     with pytest.raises(UserError, match='n00000002_4.JPEG'):
       list(evaluation(Fake(6, broken=4), workers=1))
+
+  def test_without_shared_memory_batches_come_through_pipes(self, monkeypatch):
+    monkeypatch.setattr(shared_memory, 'room', lambda: 1000)
+    expected = take(training(Fake()), 4)
+    batches = iter(training(Fake(), workers=2, threads=1))
+    ours = [next(batches) for _ in range(4)]
+    batches.close()
+    assert_equal(ours, expected)
+    for array in ours[0].values():
+      assert type(array) is np.ndarray  # Not one of Grain's in shared memory.
+
+  def test_a_worker_killed_by_a_full_place_is_told_apart(self):
+    lost = lambda code: RuntimeError(f'terminated with exit code -{code}.')
+    assert '/dev/shm was full' in shared_memory.of_death(lost(7))
+    assert 'memory ran out' in shared_memory.of_death(lost(9))
+    assert not shared_memory.of_death(lost(11))
+
+  @pytest.mark.parametrize('make', [training, evaluation])
+  def test_the_size_of_a_batch_is_known_beforehand(self, make, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+      shared_memory, 'needed', lambda size, *rest: sizes.append(size) or 0
+    )
+    batches = iter(make(Fake(), workers=1, threads=1))
+    batch = next(batches)
+    batches.close()
+    batch.pop('mask', None)
+    assert sizes == [sum(array.nbytes for array in batch.values())]
 
   def test_they_are_grain_datasets(self):
     assert isinstance(training(Fake()), grain.IterDataset)

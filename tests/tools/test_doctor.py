@@ -196,3 +196,17 @@ def test_it_needs_nothing_but_python(tmp_path):
   assert done.returncode == 1
   assert 'Traceback' not in done.stdout + done.stderr
   assert 'Devices' in done.stdout and 'No module named' in done.stdout
+
+
+def test_a_small_shared_memory_and_a_small_disk_are_told(tmp_path, monkeypatch):
+  usage = lambda free: type('Usage', (), {'free': free})
+  look = lambda: {
+    line.what: line for line in machine.machine(tmp_path, tmp_path)
+  }
+  monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage(64 * 2**20))
+  found = look()
+  assert found['batches'].state == found['disk'].state == 'warning'
+  assert '0.07 GB' in found['batches'].found
+  assert 'pinpp_pseudo 130 GB' in found['disk'].found
+  monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage(10**12))
+  assert {line.state for line in look().values()} == {'ok'}

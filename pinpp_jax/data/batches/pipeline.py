@@ -102,8 +102,12 @@ def training(
     .random_map(view)
   )
   mine = Rows(examples, batch_size, first=process_index * size, count=size)
-  batches = mine.batch(size, drop_remainder=True)
-  return Batches(batches, workers=workers, threads=threads)
+  return Batches(
+    mine.batch(size, drop_remainder=True),
+    workers=workers,
+    threads=threads,
+    batch_bytes=size * _row_bytes(view),
+  )
 
 
 def evaluation(
@@ -156,7 +160,12 @@ def evaluation(
   places[: len(source)] = np.arange(len(source))
   places = places.reshape(count, process_count, size)[:, process_index].ravel()
   examples = grain.MapDataset.source(places.tolist()).map(view)
-  return Batches(examples.batch(size), workers=workers, threads=threads)
+  return Batches(
+    examples.batch(size),
+    workers=workers,
+    threads=threads,
+    batch_bytes=size * _row_bytes(view),
+  )
 
 
 def example_id(file_name: str) -> int:
@@ -243,18 +252,27 @@ class CentralView:
     if index >= 0:
       view = functools.partial(views.central_view, resize=self.resize)
       return _row(self, int(index), view) | {'mask': np.ones((), np.float32)}
-    size, cells = self.image_size, self.image_size // self.cell
-    candidates = self.source.labels.candidates
-    return {
-      'image': np.zeros((size, size, 3), np.uint8),
-      'label': np.asarray(0, np.int32),
-      'parts': np.zeros((cells, cells), np.int32),
-      'candidates': np.zeros(candidates.shape[1:], np.int32),
-      'source': np.asarray(0, np.int32),
-      'index': np.asarray(-1, np.int32),
-      'id': np.asarray(0, np.uint32),
-      'mask': np.asarray(0, np.float32),
-    }
+    return _blank(self) | {'mask': np.zeros((), np.float32)}
+
+
+def _blank(transform: RandomView | CentralView) -> Batch:
+  """Returns a row of zeros, of no example."""
+  size = transform.image_size
+  cells = size // transform.cell
+  candidates = transform.source.labels.candidates
+  return {
+    'image': np.zeros((size, size, 3), np.uint8),
+    'label': np.asarray(0, np.int32),
+    'parts': np.zeros((cells, cells), np.int32),
+    'candidates': np.zeros(candidates.shape[1:], np.int32),
+    'source': np.asarray(0, np.int32),
+    'index': np.asarray(-1, np.int32),
+    'id': np.asarray(0, np.uint32),
+  }
+
+
+def _row_bytes(transform: RandomView | CentralView) -> int:
+  return sum(array.nbytes for array in _blank(transform).values())
 
 
 def _row(

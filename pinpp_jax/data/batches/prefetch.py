@@ -11,6 +11,9 @@ from absl import flags
 import grain
 import numpy as np
 
+from pinpp_jax.data.batches import shared_memory
+from pinpp_jax.errors import UserError
+
 Batch = dict[str, np.ndarray]
 
 # Batches on the device besides the one in use: the next is there when the step
@@ -31,10 +34,12 @@ class Batches(grain.IterDataset):
     *,
     workers: int,
     threads: int,
+    batch_bytes: int,
     put: Callable[[Batch], Any] | None = None,
   ):
     super().__init__(batches)
     self._batches = batches
+    self._batch_bytes = batch_bytes
     self._workers = workers
     self._threads = threads
     self._put = put
@@ -45,7 +50,11 @@ class Batches(grain.IterDataset):
     A thread does so ahead of time, to `AHEAD` batches that were not taken yet.
     """
     return Batches(
-      self._batches, workers=self._workers, threads=self._threads, put=put
+      self._batches,
+      workers=self._workers,
+      threads=self._threads,
+      batch_bytes=self._batch_bytes,
+      put=put,
     )
 
   def __len__(self) -> int:
@@ -75,6 +84,11 @@ class Batches(grain.IterDataset):
     if not flags.FLAGS.is_parsed():
       # Grain's workers read a flag, which fails outside of absl's app.run.
       flags.FLAGS.mark_as_parsed()
+    # One is in use, one in the hand of the thread that puts them ahead.
+    size = shared_memory.needed(self._batch_bytes, self._workers, AHEAD + 2)
+    if not shared_memory.suffices(size):
+      pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+      batches = grain.experimental.WithOptionsIterDataset(batches, pipes)
     return batches.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=self._workers),
       worker_init_fn=_leave_devices_alone,
@@ -95,7 +109,12 @@ class BatchIterator(grain.DatasetIterator):
     if self._ended:
       raise ValueError('This iterator of batches is closed.')
     self.start_prefetch()
-    batch = next(self._open())
+    try:
+      batch = next(self._open())
+    except RuntimeError as error:
+      if reason := shared_memory.of_death(error):
+        raise UserError(reason) from error
+      raise
     self._next += 1
     return batch
 

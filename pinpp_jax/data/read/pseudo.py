@@ -78,17 +78,17 @@ class Pseudo(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def record_features(
-  labels: LabelTable | None = None,
+  labels: LabelTable | None = None, images: bool = True
 ) -> tfds.features.FeaturesDict:
   """Returns the features of a record; classes are unnamed without a table."""
   wnids = list(labels.wnids) if labels else None
-  return tfds.features.FeaturesDict(
-    features.of_record(tfds.features.ClassLabel(names=wnids))
-    | {
-      'confidence': np.float32,
-      'part_confidence': tfds.features.Tensor(shape=(None,), dtype=np.float32),
-    }
-  )
+  found = features.of_record(tfds.features.ClassLabel(names=wnids)) | {
+    'confidence': np.float32,
+    'part_confidence': tfds.features.Tensor(shape=(None,), dtype=np.float32),
+  }
+  if not images:
+    del found['image']
+  return tfds.features.FeaturesDict(found)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,11 +122,13 @@ class Draft:
     output: Folder of the finished set, named by its version.
     labels: The label table.
     shards: How many shards it will have.
+    images: Whether its records hold the images, or masks alone.
   """
 
   output: pathlib.Path
   labels: LabelTable
   shards: int
+  images: bool = True
 
   @property
   def folder(self) -> pathlib.Path:
@@ -197,7 +199,7 @@ class Draft:
     target = self.folder / self.name(shard)
     temporary = self.folder / f'.{target.name}.tmp'
     rows = list(records)
-    serialised = list(_serialised(rows, self.labels))
+    serialised = list(_serialised(rows, self._features))
     payload = sum(map(len, serialised))
     with self._room(f'{target.name} with {payload:,} bytes of records'):
       try:
@@ -242,7 +244,7 @@ class Draft:
       images = [name for note in notes for name in note.images]
       splits.save(self.folder, {'train': images}, 'all are for training')
       write_json(self.folder / MANIFEST, {**(self.plan or {}), **results})
-      _write_info(self.folder, self.labels, notes, self._template)
+      _write_info(self.folder, self._features, notes, self._template)
       self.folder.rename(self.output)
     self.tidy()
 
@@ -252,6 +254,10 @@ class Draft:
 
   def _note_path(self, shard: int) -> pathlib.Path:
     return self.folder / PROGRESS / f'{shard:05d}.json'
+
+  @property
+  def _features(self) -> tfds.features.FeaturesDict:
+    return record_features(self.labels, self.images)
 
   @property
   def _template(self) -> naming.ShardedFileTemplate:
@@ -349,14 +355,14 @@ def _record_counts(folder: pathlib.Path) -> list[int]:
 
 
 def _serialised(
-  records: Iterable[Mapping[str, Any]], labels: LabelTable
+  records: Iterable[Mapping[str, Any]], shape: tfds.features.FeaturesDict
 ) -> Iterable[bytes]:
-  shape = record_features(labels)
   specs: Any = shape.get_serialized_info()
   serializer = example_serializer.ExampleSerializer(specs)
   for record in records:
-    proto = serializer.get_tf_example(shape.encode_example(record))
-    # Without `deterministic` the order of a map's entries may vary.
+    stored = {name: record[name] for name in shape}
+    proto = serializer.get_tf_example(shape.encode_example(stored))
+    # A map's entries have any order unless they are asked to be sorted.
     yield proto.SerializeToString(deterministic=True)
 
 
@@ -373,7 +379,7 @@ def _write(path: pathlib.Path, records: Iterable[bytes]) -> None:
 
 def _write_info(
   folder: pathlib.Path,
-  labels: LabelTable,
+  shape: tfds.features.FeaturesDict,
   notes: list[Note],
   template: naming.ShardedFileTemplate,
 ) -> None:
@@ -386,7 +392,7 @@ def _write_info(
       data_dir=os.fspath(folder),
       module_name='',
     ),
-    features=record_features(labels),
+    features=shape,
     description=DESCRIPTION,
   )
   info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)

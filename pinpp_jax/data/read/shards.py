@@ -59,8 +59,13 @@ class Records(Sequence):
     self._ends = list(itertools.accumulate(part.take for part in parts))
     self._features = builder.info.features
     skip = tfds.decode.SkipDecoding()
-    self._decoders = {name: skip for name in encoded}
+    self._decoders = {name: skip for name in encoded if name in self._features}
     self._readers = Readers()
+
+  @property
+  def fields(self) -> frozenset[str]:
+    """The names of what a record holds."""
+    return frozenset(self._features)
 
   def __len__(self) -> int:
     return self._ends[-1] if self._ends else 0

@@ -153,7 +153,9 @@ class Recorded:
   Args: `dataset` (its name or folder, see `dataset_folder`), `data_dir`,
   `split` ('train', 'validation', 'test', or a part of one in TFDS's notation
   such as 'train[:10%]'), `split_hash` (if given, the hash the split must
-  have), `labels` (if given, the table the data set must have).
+  have), `labels` (if given, the table the data set must have), `images` (the
+  ImageNet copy that a set of masks alone takes its images from; that of the
+  manifest if empty).
 
   Raises:
     UserError: If the data set or the split does not exist, the label table or
@@ -169,6 +171,7 @@ class Recorded:
     data_dir: str = '',
     split_hash: str = '',
     labels: LabelTable | None = None,
+    images: str = '',
   ):
     self.folder = dataset_folder(dataset, data_dir)
     self._split = split
@@ -188,6 +191,9 @@ class Recorded:
       )
     builder = tfds.builder_from_directory(self.folder)
     self._records = Records(builder, split, ('image', 'part_mask'))
+    self._copy = None
+    if 'image' not in self._records.fields:
+      self._copy = _images_of(self.folder, images, data_dir)
 
   @functools.cached_property
   def split_hash(self) -> str:
@@ -210,12 +216,12 @@ class Recorded:
 
   def __getitem__(self, index: int) -> Example:
     record = self._record(index)
-    source = record['source'].decode()
+    source, name = record['source'].decode(), record['file_name'].decode()
     return Example(
-      image=record['image'],
+      image=self._copy.read(name) if self._copy else record['image'],
       part_mask=None if source == 'none' else record['part_mask'],
       label=int(record['label']),
-      file_name=record['file_name'].decode(),
+      file_name=name,
       source=source,
       wnid=record['wnid'].decode(),
     )
@@ -468,6 +474,23 @@ class Chosen:
   def file_name(self, index: int) -> str:
     """Returns the file name of the example at `index`."""
     return self.source.file_name(self.indices[index])
+
+
+def _images_of(
+  folder: pathlib.Path, images: str, data_dir: str
+) -> layouts.ImageNetCopy:
+  """Returns the copy that holds the images of a set of masks alone."""
+  root = data_folder(data_dir)
+  path = images or pseudo.read_manifest(folder)['source']['path']
+  try:
+    return layouts.open_copy(
+      root / pathlib.Path(path).expanduser(), root / 'index'
+    )
+  except UserError as error:
+    raise UserError(
+      f'{folder} holds part masks alone, and their images are not where they'
+      f' were when it was made: {error} Set data.imagenet to the copy.'
+    ) from error
 
 
 def _table(folder: pathlib.Path) -> LabelTable:

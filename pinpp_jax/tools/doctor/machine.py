@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,10 @@ from pinpp_jax.tools.doctor.diagnosis import Line, missing, ok, warn
 
 _PROJECT = pathlib.Path(__file__).resolve().parents[3] / 'pyproject.toml'
 _PYTHON = (3, 11)
+# Bytes that 8 workers take at most, with batches of 512 images of 224 pixels.
+_SHARED = 2.8e9
+# GB of the published images and what is made of them, as README.md says.
+_DISK = {'ImageNet as a tar': 138, 'pinpp': 12, 'pinpp_pseudo': 130}
 _TIMEOUT = 180  # Seconds until JAX must have found its devices.
 
 # In a process of its own: a broken plug-in may hang, or end the process.
@@ -179,20 +184,37 @@ def devices(
       yield warn('accelerator', found, command)
 
 
-def machine(data_dir: pathlib.Path) -> Iterator[Line]:
-  """Yields cores, memory and the room where data sets lie."""
+def machine(
+  data_dir: pathlib.Path, shared: pathlib.Path = pathlib.Path('/dev/shm')
+) -> Iterator[Line]:
+  """Yields cores, memory, open files and the room where data sets lie."""
   pages = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   yield ok('machine', f'{os.cpu_count()} cores, {pages / 2**30:.0f} GiB memory')
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  line = f'{soft:,} in a process, {hard:,} if it asks, as a run does'
+  yield ok('open files', line) if hard >= 1024 else warn('open files', line)
+  if shared.is_dir():
+    free = shutil.disk_usage(shared).free
+    line = f'{free / 1e9:.2f} GB of shared memory at {shared}'
+    rest = (
+      f'; the full recipes take up to {_SHARED / 1e9:.1f} GB, with less their'
+      ' batches come through pipes, which is slower: see docs/cluster.md'
+    )
+    yield (
+      ok('batches', line) if free >= _SHARED else warn('batches', line + rest)
+    )
   place = data_dir
   while not place.exists() and place != place.parent:
     place = place.parent
-  free = shutil.disk_usage(place).free / 2**30
-  line = f'{free:,.0f} GiB free at {place}'
-  # The shards of 100,000 images with their masks, and room to build them.
+  free = shutil.disk_usage(place).free / 1e9
+  line = f'{free:,.0f} GB free at {place}'
   yield (
     ok('disk', line)
-    if free > 30
+    if free > sum(_DISK.values())
     else warn(
-      'disk', f'{line}; the whole of pinpp takes about 15 GiB while it is built'
+      'disk',
+      f'{line}; about what each stage needs: '
+      + ', '.join(f'{what} {size} GB' for what, size in _DISK.items())
+      + '. What to leave out: "Disk" in README.md',
     )
   )
