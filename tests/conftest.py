@@ -100,10 +100,6 @@ class _EveryMinute:
         f' {self._failed} failed'
       )
 
-  def pytest_collection_finish(self, session):
-    self._total = self._total or len(session.items)
-
-  @pytest.hookimpl(optionalhook=True)
   def pytest_xdist_node_collection_finished(self, node, ids):
     self._total = len(ids)
 
@@ -116,5 +112,6 @@ class _EveryMinute:
 
 
 def pytest_configure(config):
-  if not hasattr(config, 'workerinput'):
+  # Without xdist the tests run in this process, which captures the lines too.
+  if config.getoption('numprocesses', None):
     config.pluginmanager.register(_EveryMinute())
