@@ -20,6 +20,7 @@ def slow(name, line):
     ('pieces.parts_loss', 'x as fast and needs'),
     ('pieces.cpu_layers', 'x as fast'),
     ('pieces.cpu_convolutions', 'pointwise'),
+    ('pieces.cpu_accuracy', 'all cores'),
     ('pieces.row_sums', 'one axis:'),
     ('viewer', 'first page'),
     ('input', 'images/s of a core'),

@@ -5,7 +5,9 @@ Each form here gives the same result up to rounding, with operations that
 compile to fast code; `rewrite=False` uses XLA's own operation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
+import contextvars
 import functools
 from typing import Any
 
@@ -94,6 +96,9 @@ def _pool_backward(residuals, g):
 _pool_with_masks.defvjp(_pool_forward, _pool_backward)
 
 
+# Whether XLA's own operations are asked for, see `plain`.
+_PLAIN = contextvars.ContextVar('plain', default=False)
+
 # Largest output side of a 3x3 convolution, in pixels by stride, for which
 # `convolve` uses one matrix product.
 SMALL = {1: 7, 2: 14}
@@ -107,7 +112,24 @@ def fast_on_cpu() -> bool:
 
   Accelerators have fast convolution kernels and need none of the rewrites.
   """
-  return jax.default_backend() == 'cpu'
+  return jax.default_backend() == 'cpu' and not _PLAIN.get()
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+  """Within it, convolutions and pooling are XLA's own on CPUs, too.
+
+  For comparisons to the last digit: the forms differ from XLA's operations by
+  rounding. What was compiled before is forgotten at both ends, because a
+  compiled function keeps the forms that it was traced with.
+  """
+  jax.clear_caches()
+  token = _PLAIN.set(True)
+  try:
+    yield
+  finally:
+    _PLAIN.reset(token)
+    jax.clear_caches()
 
 
 def _shifted(

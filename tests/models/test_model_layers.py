@@ -1,5 +1,7 @@
 """Layers against torch.nn, and batch normalisation against itself."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -311,3 +313,50 @@ def test_the_parallel_convolution_has_the_same_derivatives(features):
 def test_wide_convolutions_are_left_to_xla():
   kernel = 3, 3, 5, cpu_forms.ONE_CORE + 1
   assert cpu_forms.fast_form((2, 12, 9, 5), kernel, 1, 1, False) is None
+
+
+# Form: shape of the image, shape of the kernel, options of the convolution.
+FORMS = {
+  'pointwise': ((2, 14, 14, 64), (1, 1, 64, 32), dict(stride=2)),
+  'one product': ((2, 14, 14, 32), (3, 3, 32, 32), dict(stride=2, padding=1)),
+  'all cores': ((2, 20, 20, 32), (3, 3, 32, 32), dict(padding=1)),
+  'depthwise': (
+    (2, 14, 14, 32),
+    (3, 3, 1, 32),
+    dict(padding=1, depthwise=True),
+  ),
+  'stem': ((2, 32, 32, 3), (7, 7, 3, 16), dict(stride=2, padding=3)),
+}
+
+
+def _results(x, kernel, options, rewrite, dtype):
+  """Returns the convolution and its two gradients as float64 arrays."""
+  x, kernel = x.astype(dtype), kernel.astype(dtype)
+  call = functools.partial(cpu_forms.convolve, rewrite=rewrite, **options)
+  y, pull = jax.vjp(call, x, kernel)
+  weights = np.random.default_rng(2).standard_normal(y.shape).astype(dtype)
+  return [np.asarray(r, np.float64) for r in (y, *pull(jnp.asarray(weights)))]
+
+
+@pytest.mark.parametrize('name', FORMS)
+def test_a_form_is_as_accurate_as_xla(name):
+  """Each result's error against float64 is at most twice that of XLA's own."""
+  shape, kernel_shape, options = FORMS[name]
+  rng = np.random.default_rng(0)
+  x = rng.standard_normal(shape).astype(np.float32)
+  kernel = rng.standard_normal(kernel_shape).astype(np.float32)
+  with jax.enable_x64(True):
+    exact = _results(x, kernel, options, False, np.float64)
+  form = _results(x, kernel, options, True, np.float32)
+  plain = _results(x, kernel, options, False, np.float32)
+  for true, ours, xla in zip(exact, form, plain, strict=True):
+    scale = np.sqrt(np.mean(true**2))
+    errors = [np.sqrt(np.mean((r - true) ** 2)) / scale for r in (ours, xla)]
+    assert errors[0] <= 2 * errors[1] + 2e-8, errors
+    assert errors[0] < 1e-6
+
+
+def test_plain_leaves_convolutions_to_xla():
+  with cpu_forms.plain():
+    assert not cpu_forms.fast_on_cpu()
+  assert cpu_forms.fast_on_cpu()

@@ -1,4 +1,5 @@
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from pinpp_jax.tools.parity import cli, mixup
 from pinpp_jax.tools.parity import golden as golden_rule
 from pinpp_jax.tools.parity.compare import Measure, error, tolerance
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def copy(golden, folder, *names):
@@ -37,6 +40,16 @@ def test_rule_and_rates_agree(golden, tmp_path, capsys):
   assert status == 0 and not failures(output)
   assert 'lr.npz:at_lr' in output.out
   assert 'rule_check.npz:twostage_sum' in output.out
+
+
+@pytest.mark.slow
+def test_all_given_numbers_agree_as_the_readme_says(golden, capsys):
+  status, output = run(golden, capsys)
+  assert status == 0, failures(output)
+  compared = re.search(r'(\d+) compared, 0 failed', output.out)
+  assert f'{compared[1]} of {compared[1]} quantities' in ' '.join(
+    (ROOT / 'README.md').read_text().split()
+  )
 
 
 def test_own_rule_is_the_folders(golden):
