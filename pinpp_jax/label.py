@@ -121,8 +121,15 @@ def make(
       return False
     multihost_utils.sync_global_devices('labelled')
   if first == 0:
+    labelled, left_out = blocks.account(images, draft)
     draft.publish(images.skipped)
-    logging.info('Finished %s.', draft.output)
+    logging.info(
+      'Finished %s: %d images were given, %d labelled, %d left out.',
+      draft.output,
+      len(images.chosen),
+      labelled,
+      left_out,
+    )
   return _wait(lambda: draft.finished, stop)
 
 

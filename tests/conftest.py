@@ -45,6 +45,12 @@ def pin_real() -> pathlib.Path:
   return _given('PINPP_PIN_REAL', '../shared/pin_real')
 
 
+@pytest.fixture(scope='session')
+def cases() -> pathlib.Path:
+  """Small inputs that once failed, each with a README."""
+  return _given('PINPP_CASES', '../shared/cases')
+
+
 def _memory_maps() -> int:
   """Returns how many this process holds, 0 where there is no such limit."""
   maps = pathlib.Path('/proc/self/maps')

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import stat
 from typing import Any
 
 from pinpp_jax.errors import UnreachableError
@@ -25,6 +26,20 @@ def write(path: str | os.PathLike[str], content: str | bytes) -> pathlib.Path:
   finally:
     temporary.unlink(missing_ok=True)
   return target
+
+
+def read(path: str | os.PathLike[str]) -> bytes:
+  """Returns a regular file's bytes; anything else could wait for ever.
+
+  Raises:
+    OSError: it cannot be read, or it is a pipe, a socket or a device.
+  """
+  # A pipe without a writer would stop open itself.
+  handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+  with open(handle, 'rb') as file:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+      raise OSError(errno.EINVAL, 'it is no regular file', str(path))
+    return file.read()
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -38,7 +38,12 @@ def decode(png: bytes) -> np.ndarray:
       if image.mode not in ('P', 'L'):
         raise UserError(f'part mask PNG has mode {image.mode}, not P or L')
       return np.array(image, np.uint8)
-  except (OSError, SyntaxError) as error:
+  except (
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+  ) as error:
     raise UserError(f'part mask PNG cannot be read ({error})') from error
 
 

@@ -81,12 +81,31 @@ def decode(
       image.draft('RGB', at_least)
     image.load()
     # To its own mode it would be a copy.
-    return image if image.mode == 'RGB' else image.convert('RGB')
+    if image.mode == 'RGB':
+      return image
+    return eight_bits(image).convert('RGB')
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
     raise DamagedError(
       f'{name} ({len(data)} bytes) is not a readable image: {e}. Fetch the'
       ' file again and rebuild the data set.'
     ) from e
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+  """Returns a picture with 8 bits per channel; one of 16 bits is scaled.
+
+  Pillow itself would cut off everything above 255.
+
+  Raises:
+    ValueError: If nothing says which value is white (32 bits, floats).
+  """
+  if not image.mode.startswith(('I', 'F')):
+    return image
+  sixteen = image.mode.startswith('I;16') or image.format in ('PNG', 'PPM')
+  if image.mode.startswith('F') or not sixteen:
+    raise ValueError(f'its mode {image.mode} does not say which value is white')
+  values = np.asarray(image).astype(np.uint32)
+  return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
 def decode_mask(data: bytes, name: str) -> np.ndarray:
@@ -100,7 +119,7 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
     if mask.mode not in ('L', 'P'):
       raise ValueError(f'it is of mode {mask.mode}, not 8 bits of one channel')
     return np.asarray(mask)
-  except (OSError, SyntaxError, ValueError) as e:
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
     raise DamagedError(f'The part mask of {name} is not readable: {e}.') from e
 
 

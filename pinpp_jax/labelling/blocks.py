@@ -120,6 +120,26 @@ def label(
   return True
 
 
+def account(images: Images, draft: Draft) -> tuple[int, int]:
+  """Returns how many images were labelled and left out, of all shards.
+
+  Raises:
+    UserError: If a shard's are not the images it was given.
+  """
+  labelled = left_out = 0
+  for shard in range(images.blocks):
+    note, given = draft.note(shard), len(images.block(shard))
+    found = (note.count, len(note.skipped)) if note else (0, 0)
+    if sum(found) != given:
+      raise UserError(
+        f'{draft.folder / draft.name(shard)}: {given} images were given,'
+        f' {found[0]} have a label and {found[1]} were left out. Delete the'
+        ' shard and run the same command again.'
+      )
+    labelled, left_out = labelled + found[0], left_out + found[1]
+  return labelled, left_out
+
+
 def records(found: Iterable[Labelled]) -> Iterable[dict[str, Any]]:
   """Yields the records, see `data.read.pseudo`, of all labelled images."""
   for one in found:

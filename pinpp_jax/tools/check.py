@@ -156,14 +156,21 @@ def check(
 
 
 def _copy(release: Release, imagenet_dir: str) -> ImageNetCopy | None:
+  """Returns the copy, None if none is there and none was named.
+
+  Raises:
+    UserError: a build would not get its images, either.
+  """
   try:
-    return layouts.open_copy(imagenet_dir or release.folder)
-  except UserError:
+    copy = layouts.open_copy(imagenet_dir or release.folder)
+    copy.wnids('train')
+    return copy
+  except layouts.NoCopyError as error:
     if imagenet_dir:
       raise
-  place = Place(text=str(release.folder))
-  release.findings.warn('images not looked at', place)
-  return None
+    place = Place(text=str(release.folder))
+    release.findings.warn('images not looked at', place, str(error))
+    return None
 
 
 def _kinds(findings: Findings) -> list[Kind]:
@@ -240,6 +247,11 @@ def verdict(checked: Checked) -> str:
   """Returns the last line: whether a build would go through."""
   if checked.sound:
     warned = sum(k.count for k in checked.of_weight(WARNED))
+    if checked.copy is None:
+      return (
+        'Sound as far as the annotations go, the images were not looked at; '
+        f'{warned:,} warnings.'
+      )
     return f'Sound: a build refuses nothing; {warned:,} warnings.'
   counts = [
     sum(kind.count for kind in checked.of_weight(weight))

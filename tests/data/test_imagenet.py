@@ -183,10 +183,114 @@ def test_missing_labels_and_copies_are_named(tmp_path):
     layouts.open_copy(tmp_path)
   write(tmp_path / 'val', base(VALIDATION))
   with pytest.raises(UserError, match='LOC_val_solution.csv'):
-    layouts.open_copy(tmp_path)
+    layouts.open_copy(tmp_path).file_names('validation')
   write(tmp_path / 'val', {'val_labels.txt': pairs().split(b'\n')[0]})
   with pytest.raises(UserError, match='has no label'):
+    layouts.open_copy(tmp_path).file_names('validation')
+
+
+@pytest.mark.parametrize('held', ['flat', 'tar'])
+def test_a_split_is_opened_when_it_is_needed(held, tmp_path):
+  TRAIN_LAYOUTS['folders'](tmp_path)
+  if held == 'flat':
+    write(tmp_path / 'val', base(VALIDATION))
+  else:
+    write(tmp_path, {'ILSVRC2012_img_val.tar': b'no tar'})
+  copy = layouts.open_copy(tmp_path)
+  assert copy.file_names() == sorted(TRAIN)
+  with pytest.raises(UserError, match='no labels of the validation images'):
+    copy.wnids('validation')
+
+
+def test_hidden_files_are_no_images(tmp_path):
+  odd = {
+    f'{WNIDS[0]}/{name}': b'x'
+    for name in ('._a.JPEG', '.DS_Store', 'README', '.a.png')
+  }
+  write(tmp_path / 'folder/train', {**TRAIN, **odd})
+  inner = {
+    f'{w}.tar': tar(
+      base({n: d for n, d in {**TRAIN, **odd}.items() if n.startswith(w)})
+    )
+    for w in WNIDS
+  }
+  inner |= {f'._{w}.tar': b'x' for w in WNIDS}
+  write(tmp_path, {'any.tar': tar(inner)})
+  for place, kept in (('folder', None), ('any.tar', None), ('any.tar', 'kept')):
+    folder = kept and tmp_path / kept
+    copy = layouts.open_copy(tmp_path / place, folder)
+    assert copy.file_names() == sorted(TRAIN)
+    assert all(copy.read(name) == TRAIN[name] for name in copy.file_names())
+
+
+def test_a_pipe_among_the_images_does_not_stop_the_reader(tmp_path):
+  TRAIN_LAYOUTS['folders'](tmp_path)
+  pipe = f'{WNIDS[0]}/{WNIDS[0]}_9.JPEG'
+  os.mkfifo(tmp_path / 'train' / pipe)
+  copy = layouts.open_copy(tmp_path)
+  assert copy.file_names() == sorted(TRAIN)
+  with pytest.raises(UserError, match='no regular file'):
+    copy.read(pipe)
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'said'),
+  [
+    ('ILSVRC2012_devkit_t12.tar.gz', b'\x1f\x8b\x08\0', 'devkit_t12.tar.gz'),
+    ('ILSVRC2012_devkit_t12.tar.gz', b'', 'devkit_t12.tar.gz'),
+    ('val_labels.txt', b'ILSVRC2012_val_00000001 n01440764\na b c', 'line 2'),
+    ('val_labels.txt', b'a.JPEG n01440764\n\xff', 'line 2'),
+    ('LOC_val_solution.csv', b'ImageId,P\na,n1', 'line 2'),
+    ('LOC_val_solution.csv', b'', 'is empty'),
+  ],
+)
+def test_a_damaged_label_file_is_named(name, content, said, tmp_path):
+  write(tmp_path, {name: content, 'val/a.JPEG': jpeg(0)})
+  with pytest.raises(UserError, match=said):
     layouts.open_copy(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    pairs(),
+    b'\xef\xbb\xbf' + pairs().replace(b'\n', b'\r\n'),
+    b'file wnid\n\n' + pairs() + b'\n\n',
+    pairs().decode().encode('utf-16'),
+    pairs().replace(b' ', b','),
+  ],
+  ids=['plain', 'mark', 'header', 'utf-16', 'commas'],
+)
+def test_label_files_are_read_as_people_have_them(content, tmp_path):
+  write(tmp_path / 'val', {**base(VALIDATION), 'val_labels.txt': content})
+  copy = layouts.open_copy(tmp_path)
+  assert copy.file_names('validation') == sorted(VALIDATION)
+
+
+def test_a_damaged_header_loses_no_image_without_a_word(tmp_path):
+  path, data = tmp_path / 'any.tar', train_archive()
+  headers = [
+    at
+    for at in range(0, len(data), 512)
+    if data[at + 257 : at + 262] == b'ustar'
+  ]
+  assert len(headers) == len(TRAIN) + len(WNIDS)
+  rng = np.random.default_rng(0)
+  for at in headers:
+    for offset in rng.integers(0, 512, 8):
+      broken = bytearray(data)
+      broken[at + offset] ^= 1 << rng.integers(8)
+      path.write_bytes(broken)
+      with pytest.raises(UserError, match='any.tar'):
+        layouts.open_copy(path).file_names()
+
+
+def test_a_class_with_another_number_of_images_is_named():
+  names = [f'n{i:08d}/{j}' for i in range(1000) for j in range(50)]
+  assert not layouts.incomplete(names, 'validation')
+  assert not layouts.incomplete(names[:100], 'validation')
+  assert 'n00000999 49' in layouts.incomplete(names[:-1], 'validation')
+  assert '1,281,167' in layouts.incomplete(names, 'train')
 
 
 def test_archives_cut_short_are_refused(tmp_path):
@@ -221,7 +325,9 @@ def test_the_index_of_a_tar_is_kept_until_the_tar_changes(
   indexed = []
   index = tars.index
   monkeypatch.setattr(
-    tars, 'index', lambda *where: indexed.append(where) or index(*where)
+    tars,
+    'index',
+    lambda *where, **more: indexed.append(where) or index(*where, **more),
   )
 
   def opened():

@@ -36,6 +36,18 @@ class TestDecode:
     read = views_lib.decode(encoded(image, 'PNG'), 'n1/n1_1.JPEG')
     np.testing.assert_array_equal(np.asarray(read), np.asarray(image))
 
+  def test_sixteen_bits_are_scaled_not_clipped(self):
+    ramp = np.arange(0, 1 << 16, 257, dtype=np.uint16)
+    deep = encoded(Image.fromarray(ramp[None]), 'PNG')
+    read = np.asarray(views_lib.decode(deep, 'n1/n1_1.JPEG'))
+    np.testing.assert_array_equal(read[0], np.arange(256)[:, None].repeat(3, 1))
+
+  @pytest.mark.parametrize('dtype', [np.float32, np.int32])
+  def test_a_picture_without_a_white_is_refused(self, dtype):
+    deep = encoded(Image.fromarray(np.ones((4, 4), dtype)), 'TIFF')
+    with pytest.raises(UserError, match='which value is white'):
+      views_lib.decode(deep, 'n1/n1_1.JPEG')
+
   @pytest.mark.parametrize('mode', ['CMYK', 'L', 'RGB'])
   def test_gives_three_channels(self, mode):
     data = encoded(picture((30, 20)).convert(mode), 'JPEG')

@@ -13,7 +13,6 @@ from pinpp_jax import tools
 from pinpp_jax.data import masks
 from pinpp_jax.data.build import check_release
 from pinpp_jax.data.mini import drawn_release
-from pinpp_jax.data.release import painting
 from pinpp_jax.data.release.finding_kinds import GUARDS
 from pinpp_jax.tools import check
 
@@ -222,6 +221,12 @@ def turned_by_exif_alone(d):
 def png_inside(d):
   path, name = d.image(0)
   Image.new('RGB', (96, 96)).save(path, 'PNG')
+  return name
+
+
+def sixteen_bits(d):
+  path, name = d.image(0)
+  Image.fromarray(np.full((96, 96), 257, np.uint16)).save(path, 'PNG')
   return name
 
 
@@ -462,6 +467,7 @@ DEFECTS = {
   turned_image: ('image with its sides swapped', 1),
   turned_by_exif_alone: ('image with an EXIF rotation', 0),
   png_inside: ('image that is no JPEG inside', 0),
+  sixteen_bits: ('image of 16 bits', 0),
   four_colours: ('image that is not stored in RGB', 0),
   no_outline: ('empty segmentation', 1),
   text_outline: ('segmentation of an unknown form', 1),
@@ -594,7 +600,7 @@ def test_expected_totals_are_compared(sound, capsys):
 
 def test_a_mask_that_its_png_changes_is_found(sound, monkeypatch):
   real = masks.encode
-  monkeypatch.setattr(painting, 'encode', lambda mask: real(mask // 2))
+  monkeypatch.setattr(masks, 'encode', lambda mask: real(mask // 2))
   kinds = found(check.check(sound))
   assert kinds['part mask that its PNG changes'].count == 72
   assert 'whole-object part' in kinds

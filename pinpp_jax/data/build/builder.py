@@ -124,6 +124,7 @@ class PartBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     findings = Findings(skip_bad=self._skip_bad)
     release = Release(folder, findings)
     copy = layouts.open_copy(self._imagenet_dir or folder / self.COPY)
+    copy.wnids('train')  # What is wrong with these images is said first.
     self.prepared = done = prepare.prepare(
       release,
       copy,

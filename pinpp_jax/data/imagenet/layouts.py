@@ -8,8 +8,10 @@ per wnid, or a flat folder or tar with the official labels.
 An image's name is '<wnid>/<file>', whatever the layout.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import io
 import os
 import pathlib
@@ -18,7 +20,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from pinpp_jax.data import files
+from pinpp_jax.data import files, text, views
 from pinpp_jax.data.imagenet import tars, val_labels
 from pinpp_jax.errors import UserError
 
@@ -29,6 +31,13 @@ _TRAIN = ('train', 'Data/CLS-LOC/train', 'images', 'img_train', '')
 _VALIDATION = ('val', 'validation', 'Data/CLS-LOC/val', 'img_val')
 _TRAIN_TAR = 'ILSVRC2012_img_train.tar'
 _VALIDATION_TAR = 'ILSVRC2012_img_val.tar'
+_CLASSES = 1000
+# Of the complete copy of 2012: images; the fewest and the most of a class.
+_PUBLISHED = {'train': (1_281_167, 732, 1300), 'validation': (50_000, 50, 50)}
+
+
+class NoCopyError(UserError):
+  """Nothing that looks like an ImageNet copy is there."""
 
 
 class Images(Protocol):
@@ -65,12 +74,34 @@ class Folders:
 
 
 class Flat:
-  """One folder with all images, and a table of their classes."""
+  """One folder with all images, and a table of their classes.
 
-  def __init__(self, root: pathlib.Path, wnid_of: Mapping[str, str]):
+  Args:
+    root: The folder.
+    wnid_of: The class of each stem; None if no label file is there, which only
+      those miss who ask for these images.
+    places: Where label files were looked for.
+  """
+
+  def __init__(
+    self,
+    root: pathlib.Path,
+    wnid_of: Mapping[str, str] | None,
+    places: Sequence[pathlib.Path],
+  ):
     self.root = root
-    self._files = _by_class(_image_files(root), wnid_of, root)
-    self.wnids = tuple(sorted(self._files))
+    self._wnid_of, self._places = wnid_of, places
+
+  @functools.cached_property
+  def _files(self) -> Mapping[str, tuple[str, ...]]:
+    if self._wnid_of is None:
+      raise val_labels.absent(*self._places)
+    return _by_class(_image_files(self.root), self._wnid_of, self.root)
+
+  @functools.cached_property
+  def wnids(self) -> Sequence[str]:
+    """The classes, sorted."""
+    return tuple(sorted(self._files))
 
   def files(self, wnid: str) -> Sequence[str]:
     """Returns the images of a class."""
@@ -78,33 +109,35 @@ class Flat:
 
   def read(self, wnid: str, file: str) -> bytes | None:
     """Returns a file's bytes."""
-    if file not in self._files.get(wnid, ()):
+    if file not in self.files(wnid):
       return None
     return _read_file(self.root / file)
 
 
-class FlatTar:
-  """One tar with all images, and a table of their classes."""
+class FlatTar(Flat):
+  """One tar with all images, and a table of their classes; args as Flat."""
 
-  def __init__(self, path: pathlib.Path, wnid_of: Mapping[str, str]):
-    self._tar = tars.Tar(path)
-    self._places = {
-      name.rsplit('/', 1)[-1]: place
-      for name, place in tars.index(path).items()
-      if name.lower().endswith(_SUFFIXES)
-    }
-    self._files = _by_class(sorted(self._places), wnid_of, path)
-    self.wnids = tuple(sorted(self._files))
+  @functools.cached_property
+  def _tar(self) -> tars.Tar:
+    return tars.Tar(self.root)
 
-  def files(self, wnid: str) -> Sequence[str]:
-    """Returns the images of a class."""
-    return self._files.get(wnid, ())
+  @functools.cached_property
+  def _place(self) -> Mapping[str, tuple[int, int]]:
+    found = tars.index(self.root)
+    return {_base(name): place for name, place in found.items()}
+
+  @functools.cached_property
+  def _files(self) -> Mapping[str, tuple[str, ...]]:
+    if self._wnid_of is None:
+      raise val_labels.absent(*self._places)
+    images = sorted(name for name in self._place if _is_image(name))
+    return _by_class(images, self._wnid_of, self.root)
 
   def read(self, wnid: str, file: str) -> bytes | None:
     """Returns a file's bytes."""
-    if file not in self._files.get(wnid, ()):
+    if file not in self.files(wnid):
       return None
-    return self._tar.read(file, *self._places[file])
+    return self._tar.read(file, *self._place[file])
 
 
 class TarOfTars:
@@ -117,31 +150,47 @@ class TarOfTars:
   """
 
   def __init__(self, path: pathlib.Path, kept: pathlib.Path | None = None):
-    self._tar = tars.Tar(path)
-    self._inner = {
-      pathlib.PurePosixPath(name).stem: place
-      for name, place in tars.index(path).items()
-      if _WNID.fullmatch(pathlib.PurePosixPath(name).stem)
-      and name.endswith('.tar')
-    }
-    if not self._inner:
-      raise UserError(f'{path}: holds no <wnid>.tar; is it the right archive?')
-    self.wnids = tuple(sorted(self._inner))
-    self._whole = tars.nested(path, self._inner, kept) if kept else None
+    self._tar, self._kept = tars.Tar(path), kept
     self._of_class: dict[str, tars.Index] = {}
+
+  @functools.cached_property
+  def _inner(self) -> Mapping[str, tuple[int, int]]:
+    found = {
+      _base(name).removesuffix('.tar'): place
+      for name, place in tars.index(self._tar.path).items()
+      if name.endswith('.tar')
+    }
+    inner = {wnid: p for wnid, p in found.items() if _WNID.fullmatch(wnid)}
+    if not inner:
+      raise UserError(
+        f'{self._tar.path}: holds no <wnid>.tar; is it the right archive?'
+      )
+    return inner
+
+  @functools.cached_property
+  def _whole(self) -> tars.Index | None:
+    if self._kept is None:
+      return None
+    return tars.nested(self._tar.path, self._inner, self._kept)
+
+  @functools.cached_property
+  def wnids(self) -> Sequence[str]:
+    """The classes, sorted."""
+    return tuple(sorted(self._inner))
 
   def _index(self, wnid: str) -> tars.Index:
     if wnid not in self._of_class:
-      offset, size = self._inner[wnid]
-      found = tars.index(self._tar.path, offset, offset + size)
+      found = tars.index(self._tar.path, *self._inner[wnid], name=wnid)
       self._of_class[wnid] = found
     return self._of_class[wnid]
 
   def files(self, wnid: str) -> Sequence[str]:
     """Returns the images of a class."""
-    if self._whole is not None:
-      return self._whole.below(wnid)
-    return list(self._index(wnid)) if wnid in self._inner else ()
+    if wnid not in self._inner:
+      return ()
+    whole = self._whole
+    every = self._index(wnid) if whole is None else whole.below(wnid)
+    return [name for name in every if _is_image(name)]
 
   def read(self, wnid: str, file: str) -> bytes | None:
     """Returns a file's bytes."""
@@ -211,10 +260,40 @@ class ImageNetCopy:
     return _parts(file_name)[0]
 
 
+def incomplete(names: Sequence[str], split: str) -> str:
+  """Returns how a copy of all 1,000 classes differs from the published one.
+
+  Args:
+    names: Of all images of the split.
+    split: 'train' or 'validation'.
+
+  Returns:
+    '' if it does not, or if it has another number of classes.
+  """
+  counts = collections.Counter(name.partition('/')[0] for name in names)
+  if len(counts) != _CLASSES:
+    return ''
+  total, least, most = _PUBLISHED[split]
+  odd = [
+    f'{w} {n}' for w, n in sorted(counts.items()) if not least <= n <= most
+  ]
+  if not odd and len(names) == total:
+    return ''
+  some = f'; of the classes, {", ".join(odd[:5])}' if odd else ''
+  more = f' and {len(odd) - 5} more' if len(odd) > 5 else ''
+  return (
+    f'{len(names):,} {split} images in {_CLASSES:,} classes; the complete copy '
+    f'has {total:,}, and {least} to {most} in each class{some}{more}'
+  )
+
+
 def open_copy(
   path: str | os.PathLike[str], kept: pathlib.Path | None = None
 ) -> ImageNetCopy:
   """Returns the ImageNet copy at a folder or archive.
+
+  A split is opened when it is first asked for: what is wrong with one keeps
+  nobody from the other.
 
   Args:
     path: The folder or archive.
@@ -222,7 +301,8 @@ def open_copy(
       know all of its images.
 
   Raises:
-    UserError: nothing that looks like a copy is there.
+    NoCopyError: nothing that looks like a copy is there.
+    UserError: a label file of validation images is damaged.
   """
   root = pathlib.Path(path).expanduser()
   if root.is_file() and root.suffix == '.tar':
@@ -236,7 +316,7 @@ def open_copy(
     if 'validation' not in splits and (held := _validation(base)):
       splits['validation'] = held
   if not splits:
-    raise UserError(
+    raise NoCopyError(
       f'{root}: no ImageNet copy found. Looked for train/<wnid>/*.JPEG, '
       f'images/<wnid>/, <wnid>/, ILSVRC/Data/CLS-LOC/train/, {_TRAIN_TAR}, '
       f'val/ and {_VALIDATION_TAR}.'
@@ -250,7 +330,7 @@ def _archive(
   """Returns the one split in an archive that was named itself."""
   if any(name.endswith('.tar') for name in tars.index(path)):
     return {'train': TarOfTars(path, kept)}
-  return {'validation': FlatTar(path, val_labels.find(path.parent))}
+  return {'validation': _labelled(FlatTar, path, path.parent)}
 
 
 def _train(base: pathlib.Path, kept: pathlib.Path | None) -> Images | None:
@@ -269,11 +349,18 @@ def _validation(base: pathlib.Path) -> Images | None:
     if wnids := _wnid_folders(folder):
       return Folders(folder, wnids)
     if folder.is_dir() and _image_files(folder):
-      return Flat(folder, val_labels.find(folder, base, base.parent))
+      return _labelled(Flat, folder, folder, base, base.parent)
   path = base / _VALIDATION_TAR
   if path.is_file():
-    return FlatTar(path, val_labels.find(base))
+    return _labelled(FlatTar, path, base)
   return None
+
+
+def _labelled(
+  kind: type[Flat], path: pathlib.Path, *folders: pathlib.Path
+) -> Flat:
+  """Returns the images in one place, with the labels in one of the folders."""
+  return kind(path, val_labels.find(*folders), folders)
 
 
 def _wnid_folders(folder: pathlib.Path) -> tuple[str, ...]:
@@ -289,7 +376,23 @@ def _image_files(folder: pathlib.Path) -> list[str]:
   if not folder.is_dir():
     return []
   with os.scandir(folder) as entries:
-    return sorted(e.name for e in entries if e.name.lower().endswith(_SUFFIXES))
+    return sorted(e.name for e in entries if _is_image(e.name) and e.is_file())
+
+
+def _is_image(name: str) -> bool:
+  """Whether a file of a class is one of its images: `read` takes its name.
+
+  Systems leave files of their own among images, such as ._x.JPEG.
+  """
+  return name.lower().endswith(_SUFFIXES) and _is_plain(name)
+
+
+def _is_plain(name: str) -> bool:
+  return not name.startswith('.') and not any(c in name for c in '/\\\0')
+
+
+def _base(name: str) -> str:
+  return name.rsplit('/', 1)[-1]
 
 
 def _by_class(
@@ -308,19 +411,14 @@ def _by_class(
 def _parts(file_name: str) -> tuple[str, str]:
   """Returns class and file of a name; refuses names that leave the copy."""
   wnid, _, file = file_name.partition('/')
-  if (
-    not _WNID.fullmatch(wnid)
-    or not file
-    or file.startswith('.')
-    or any(character in file for character in '/\\\0')
-  ):
+  if not _WNID.fullmatch(wnid) or not file or not _is_plain(file):
     raise UserError(f'{file_name!r} is no image name like n01440764/x.JPEG')
   return wnid, file
 
 
 def _read_file(path: pathlib.Path) -> bytes | None:
   try:
-    return path.read_bytes()
+    return files.read(path)
   except (FileNotFoundError, NotADirectoryError):
     return None
   except OSError as error:
@@ -342,8 +440,10 @@ def check(data: bytes, width: int, height: int) -> Problem | None:
   size in pixels before any EXIF rotation: outlines live in those coordinates.
   """
   try:
+    text.refuse_pointer(data, 'it')
     with Image.open(io.BytesIO(data)) as image:
       image.load()
+      views.eight_bits(image)
       found, rotation = image.size, image.getexif().get(0x0112, 1)
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
     what = f'image cannot be decoded ({e})'
@@ -367,6 +467,7 @@ def oddities(data: bytes) -> list[str]:
     found = {
       'image that is no JPEG inside': image.format not in ('JPEG', 'MPO'),
       'image that is not stored in RGB': image.mode != 'RGB',
+      'image of 16 bits': image.mode.startswith('I'),
       'image with an EXIF rotation': image.getexif().get(0x0112, 1) != 1,
     }
   return [kind for kind, there in found.items() if there]

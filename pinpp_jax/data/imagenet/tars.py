@@ -8,7 +8,7 @@ import os
 import pathlib
 import tarfile
 import threading
-from typing import Any
+from typing import Any, BinaryIO
 
 from absl import logging
 import numpy as np
@@ -114,37 +114,72 @@ class Tar:
       os.close(self._file)
 
 
-def index(path: pathlib.Path, start: int = 0, end: int = 0) -> Index:
-  """Returns the index of a tar, or of one inside a tar between two offsets.
+def index(
+  path: pathlib.Path, start: int = 0, size: int = 0, *, name: str = ''
+) -> Index:
+  """Returns the index of a tar, or of one inside a tar.
 
   Only the headers are read.
 
+  Args:
+    path: The tar.
+    start: Where the inner tar begins.
+    size: Its bytes; 0 is up to the end.
+    name: Of the inner tar, for messages.
+
   Raises:
-    UserError: the archive is missing, compressed or cut short.
+    UserError: the archive is missing, compressed or cut short, or one of its
+      headers does not check out.
   """
   places: dict[str, tuple[int, int]] = {}
   try:
-    end = end or os.path.getsize(path)
+    end = start + size if size else os.path.getsize(path)
     with open(path, 'rb') as file:
       file.seek(start)
       with tarfile.TarFile(fileobj=file, mode='r') as archive:
         for member in archive:
           if member.offset >= end:
             break
+          if member.size < 0:
+            raise tarfile.ReadError(f'{member.name} has no size')
           if not member.isreg():
             continue
           if member.offset_data + member.size > end:
             raise tarfile.ReadError(f'{member.name} goes beyond the end')
-          name = member.name.removeprefix('./')
-          places[name] = member.offset_data, member.size
-  except tarfile.TarError as error:
+          places[member.name.removeprefix('./')] = (
+            member.offset_data,
+            member.size,
+          )
+        else:
+          _check_end(file, archive.offset, end)
+  # The standard library's reader of a header raises all of these.
+  except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+    what = f'{path}, {name}' if name else str(path)
     raise UserError(
-      f'{path}: is not a whole, uncompressed tar ({error}); compare its size '
+      f'{what}: is not a whole, uncompressed tar ({error}); compare its size '
       'and checksum with the ones published'
     ) from error
   except OSError as error:
     raise files.unreachable(path, error.strerror) from error
   return Index.of(places)
+
+
+def _check_end(file: BinaryIO, offset: int, end: int) -> None:
+  """Checks that the headers ended because the files did.
+
+  The standard library's reader takes a header that does not check out for the
+  end, and says nothing about the files behind it.
+
+  Raises:
+    tarfile.ReadError: there is something else than the empty blocks that mark
+      the end of a tar.
+  """
+  file.seek(offset)
+  block = file.read(min(tarfile.BLOCKSIZE, max(end - offset, 0)))
+  if any(block):
+    raise tarfile.ReadError(f'the header at byte {offset} does not check out')
+  if len(block) < tarfile.BLOCKSIZE:
+    raise tarfile.ReadError('it ends without the mark of an end')
 
 
 def nested(
@@ -172,8 +207,7 @@ def nested(
   places: dict[str, tuple[int, int]] = {}
   what = f'Indexing {path}'
   for wnid in progress.lines(inner, len(inner), what):
-    offset, size = inner[wnid]
-    found = index(path, offset, offset + size)
+    found = index(path, *inner[wnid], name=wnid)
     places |= {f'{wnid}/{file}': found[file] for file in found}
   made = Index.of(places)
   try:

@@ -15,6 +15,7 @@ import os
 import pathlib
 from typing import Any, Protocol, TypedDict
 
+from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -287,9 +288,12 @@ class ImageNet:
     self._split = split
     number = _numbers(labels, wnids)
     hidden = {n for name in exclude for n in file_names(name, data_dir)}
+    names = self._copy.file_names(split)
+    if odd := layouts.incomplete(names, split):
+      logging.warning('%s: %s.', path, odd)
     rows = [
       (name, label)
-      for name in self._copy.file_names(split)
+      for name in names
       if (label := number.get(self._copy.wnid(name))) is not None
     ]
     _check_classes({label for _, label in rows}, number, f'{path} ({split})')

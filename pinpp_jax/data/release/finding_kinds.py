@@ -122,6 +122,7 @@ GUARDS: dict[str, Guard] = {
       'image that is not stored in RGB': (
         'Grey, CMYK or with a palette: converted when it is decoded.'
       ),
+      'image of 16 bits': 'Scaled to 8 bits when it is decoded.',
       'image with an EXIF rotation': (
         'Not applied: outlines live in the stored pixels.'
       ),

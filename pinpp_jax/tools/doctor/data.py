@@ -124,9 +124,17 @@ def images(
     say = missing if given else warn
     yield say('ImageNet copy', str(error), '' if given else hint)
     return
-  counts = [f'{len(copy.wnids(s)):,} classes in {s}' for s in copy.splits]
-  yield ok('ImageNet copy', f'{", ".join(counts)}; {copy.path}')
-  if not (folder / 'json').is_dir() or 'train' not in copy.splits:
+  usable = []
+  for split in copy.splits:
+    try:
+      count = len(copy.wnids(split))
+      words = f'{count:,} classes in {split}; {copy.path}'
+      yield ok('ImageNet copy', words)
+      usable.append(split)
+    except UserError as error:
+      say = missing if split == 'train' else warn
+      yield say('ImageNet copy', f'{split}: {error}')
+  if not (folder / 'json').is_dir() or 'train' not in usable:
     return
   found = Release(folder, Findings(collect=True))
   lacking = sorted(set(found.wnids) - set(copy.wnids('train')))
