@@ -107,6 +107,13 @@ def refuse_pointer(data: bytes, name: str | os.PathLike[str]) -> None:
     )
 
 
+def shown(name: str) -> str:
+  """Returns a name for a message that is about how names differ."""
+  if name.isascii():
+    return repr(name)
+  return f'{name!r} (that is {ascii(name)})'
+
+
 def same(name: str) -> str:
   """Returns the form in which names are compared: Unicode's NFC.
 

@@ -198,8 +198,75 @@ def other_class(data):
   data['images'][0]['file_name'] = 'n04026417/n04026417_7.JPEG'
 
 
-def word_as_id(data):
-  data['annotations'][0]['id'] = 'first'
+def test_an_annotation_id_may_be_any_text(folder):
+  def rename(data):
+    data['annotations'][0]['id'] = 'first'
+    data['annotations'][1]['id'] = None
+
+  before, _ = load(folder)
+  change(folder, rename)
+  after, _ = load(folder)
+  for one, other in zip(before.images, after.images, strict=True):
+    assert len(one.annotations) == len(other.annotations)
+
+
+def test_names_are_compared_in_one_unicode_form(folder):
+  def rename(data):
+    data['categories'][1]['name'] = 'tench fi\u006e\u0303'
+
+  change(folder, rename)
+  path = folder / 'category_name.json'
+  index = path.read_text().replace('tench fin', 'tench fi\u00f1')
+  path.write_text(index)
+  (folder / f'including/{WNID}.txt').write_text('fi\u00f1:body')
+  record, _ = load(folder)
+  assert record.part_names[1] == 'tench fi\u00f1'
+  assert record.parents == ((), (1,), ())
+  path.write_text(index.replace('\u00f1', '\u0274'))
+  with pytest.raises(UserError, match=r'\\u0274.*\\xf1'):
+    load(folder)
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'said'),
+  [
+    ('json', b'version https://git-lfs.github.com/spec/v1\noid 1', 'Git LFS'),
+    ('json', b'{"a": "\\ud800"}', 'surrogate'),
+    ('json', b'{"a": %s}' % (b'1' * 5000), 'not valid JSON'),
+    ('json', b'[' * 100_000, 'not valid JSON'),
+    ('including', b'tench fin:tench body\n\xff', 'line 2'),
+  ],
+)
+def test_a_file_that_cannot_be_read_is_said_in_one_line(
+  folder, name, content, said
+):
+  ending = {'json': 'json', 'including': 'txt'}[name]
+  (folder / name / f'{WNID}.{ending}').write_bytes(content)
+  with pytest.raises(UserError, match=said) as error:
+    load(folder)
+  assert WNID in str(error.value) and '\n' not in str(error.value)
+
+
+def test_hostile_outlines_take_neither_time_nor_memory():
+  outlines = (
+    [[1e308, 0, 5, 5, -1e308, 9]],
+    [[2e9, 0, 5, 5, 6, 9]],
+    [[-60_000.0 * (i % 2), 60_000.0 * (i // 2 % 2)] * 1 for i in range(3)],
+    [[400_000.0 * (i % 3 - 1) for i in range(200_000)]],
+    {'size': [100, float('inf')], 'counts': [1]},
+    {'size': [100, 100], 'counts': [float('inf')]},
+    {'size': [100, 100], 'counts': 'o' * 300_000},
+  )
+  for outline in outlines:
+    found = []
+    polygons, rle = coco_masks.read(
+      outline,
+      height=60_000,
+      width=1_000,
+      note=lambda kind: None,
+      bad=lambda kind, detail: found.append(kind),
+    )
+    assert found and not polygons and rle is None
 
 
 def same_category(data):
@@ -231,7 +298,6 @@ def many_parts(data):
     for e in (
       climbs_out,
       other_class,
-      word_as_id,
       same_category,
       same_name,
       other_parts,

@@ -100,6 +100,47 @@ def test_broken_torch_file_is_refused(torch, tmp_path):
     files.read_file(tmp_path / 'broken.pth')
 
 
+def test_whatever_a_cut_file_raises_is_one_line(torch, tmp_path):
+  path = tmp_path / 'x.pth'
+  torch.save({'fc.weight': torch.ones(64, 64)}, path)
+  whole = path.read_bytes()
+  for size in (0, 1, 100, len(whole) // 2, len(whole) - 30):
+    path.write_bytes(whole[:size])
+    with pytest.raises(UserError, match='fetch it again') as error:
+      files.read_file(path)
+    assert '\n' not in str(error.value)
+
+
+def test_tensors_of_every_kind_are_read(torch, tmp_path):
+  path, value = tmp_path / 'x.pth', torch.eye(4)
+  kinds = {
+    'half': value.to(torch.bfloat16),
+    'float8': value.to(torch.float8_e4m3fn),
+    'sparse': value.to_sparse(),
+  }
+  torch.save(kinds, path)
+  found = files.read_file(path)
+  assert set(found) == set(kinds)
+  for array in found.values():
+    np.testing.assert_array_equal(array, np.eye(4, dtype=np.float32))
+
+
+@pytest.mark.parametrize('prefix', ['_orig_mod.', 'module._orig_mod.'])
+def test_wrappers_and_their_counters_are_ignored(prefix):
+  model = models.ResNet(num_classes=5, depth=18, width=4)
+  tensors = {
+    f'{prefix}{name}': np.ones(entry.shape, np.float32)
+    for name, entry in names.entries(model).items()
+  }
+  counted = {**tensors, 'n_averaged': np.array(3)}
+  importer.variables(model, counted)
+  # Some wrappers wrap a part only.
+  importer.backbone_variables(
+    model,
+    {k.removeprefix(prefix) if 'fc' in k else k: v for k, v in counted.items()},
+  )
+
+
 def test_missing_torch_names_the_extra(tmp_path, monkeypatch):
   path = tmp_path / 'weights.pth'
   path.write_bytes(b'')

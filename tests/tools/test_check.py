@@ -260,6 +260,16 @@ def endless_polygon(d):
   return d.entry(0, segmentation=[[1, 2, float('inf'), 4, 5, 6]])
 
 
+def far_polygon(d):
+  return d.entry(0, segmentation=[[1, 2, 1e308, 4, 5, 6]])
+
+
+def giant(d):
+  _, name = d.image(0)
+  d.edit(0, lambda data: data['images'][1].update(height=1_000_000))
+  return name
+
+
 def nothing_left(d):
   return d.entry(0, segmentation=[[1, 2]])
 
@@ -475,6 +485,8 @@ DEFECTS = {
   short_polygon: ('polygon with too few numbers', 1),
   odd_polygon: ('polygon with an odd count of numbers', 1),
   endless_polygon: ('polygon with a non-finite number', 1),
+  far_polygon: ('polygon out of bounds', 1),
+  giant: ('image too large', 1),
   nothing_left: ('annotation without a usable outline', 1),
   two_polygons: ('annotation with several polygons', 0),
   flat_polygon: ('flat polygon list', 0),

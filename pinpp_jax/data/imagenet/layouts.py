@@ -98,7 +98,7 @@ class Flat:
       raise val_labels.absent(*self._places)
     return _by_class(_image_files(self.root), self._wnid_of, self.root)
 
-  @functools.cached_property
+  @property
   def wnids(self) -> Sequence[str]:
     """The classes, sorted."""
     return tuple(sorted(self._files))
@@ -173,7 +173,7 @@ class TarOfTars:
       return None
     return tars.nested(self._tar.path, self._inner, self._kept)
 
-  @functools.cached_property
+  @property
   def wnids(self) -> Sequence[str]:
     """The classes, sorted."""
     return tuple(sorted(self._inner))

@@ -11,6 +11,12 @@ from pinpp_jax.data.release.records import Rle
 # box around the image. The rasteriser cuts at the image itself, but its time
 # and memory grow with the length of the outline.
 _REACH = 4.0
+# Numbers of polygons, pixels: far beyond any image, and sums stay exact.
+_FARTHEST = 1e9
+# Pixels around a polygon: the rasteriser takes 80 bytes for each.
+_LONGEST = 2**23
+# Bits of a run's length: more than any image has pixels.
+_LONGEST_RUN = 35
 
 
 def read(
@@ -55,7 +61,11 @@ def read(
     if np.any((polygon < 0) | (polygon > size)):
       note('polygon clipped at the image border')
       polygon = _near(polygon, size[0])
-    if len(polygon):
+    steps = np.abs(polygon - np.roll(polygon, 1, axis=0)).max(axis=-1)
+    if steps.sum() > _LONGEST:
+      what = f'polygon whose outline has more than {_LONGEST:,} pixels'
+      bad('polygon out of bounds', what)
+    elif len(polygon):
       polygons.append(polygon)
   if len(segmentation) > 1:
     note('annotation with several polygons')
@@ -78,10 +88,15 @@ def _problem(ring: Any) -> tuple[str, str] | None:
     what = f'polygon with an odd count of {len(ring)} numbers'
     return 'polygon with an odd count of numbers', what
   try:
-    finite = np.isfinite(np.asarray(ring, np.float64)).all()
+    numbers = np.asarray(ring, np.float64)
   except OverflowError:
-    finite = False
-  return None if finite else ('polygon with a non-finite number', '')
+    return 'polygon with a non-finite number', ''
+  if not np.isfinite(numbers).all():
+    return 'polygon with a non-finite number', ''
+  if np.abs(numbers).max() > _FARTHEST:
+    what = f'polygon with a number beyond {_FARTHEST:.0e}'
+    return 'polygon out of bounds', what
+  return None
 
 
 def _near(polygon: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -132,11 +147,11 @@ def _rle(
     else:
       raise ValueError
     size = [int(side) for side in value['size']]
-  except (KeyError, TypeError, ValueError):
+  except (KeyError, TypeError, ValueError, OverflowError):
     bad('RLE that cannot be read', '')
     return None
   if size != [height, width]:
-    what = f'RLE of size {size} in an image of size {[height, width]}'
+    what = f'RLE of size {str(size)[:60]} in an image of size {[height, width]}'
     bad('RLE of another size than its image', what)
     return None
   if min(runs, default=-1) < 0 or sum(runs) != height * width:
@@ -161,6 +176,8 @@ def _uncompressed(text: str) -> list[int]:
     number |= (group & 31) << shift
     shift += 5
     if group & 32:
+      if shift > _LONGEST_RUN:
+        raise ValueError('a run without end')
       continue
     if group & 16:
       number -= 1 << shift

@@ -92,6 +92,10 @@ GUARDS: dict[str, Guard] = {
         'A name is <wnid>/<wnid>_<number>.JPEG with the wnid of its own file; '
         'anything else might lead out of the ImageNet copy.'
       ),
+      'image too large': (
+        'An image has at most 65,535 pixels a side and 67 million in all, and '
+        '537 million over all its annotations. Left out.'
+      ),
       'image without annotations': 'Kept, without any part.',
       'annotated image listed as discarded': (
         'discarded_data.json names an image that has annotations all the same.'
@@ -141,6 +145,10 @@ GUARDS: dict[str, Guard] = {
         'x and y come in pairs; nobody knows which is missing. Left out.'
       ),
       'polygon with a non-finite number': 'Left out.',
+      'polygon out of bounds': (
+        'Numbers beyond 1e9, or an outline of more than 8 million pixels, take '
+        'more memory than there is. Left out.'
+      ),
       'annotation without a usable outline': 'Nothing is left of it.',
       'annotation with several polygons': 'Their union is the region.',
       'flat polygon list': 'Read as one polygon.',

@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
+from pinpp_jax.data.text import same
+
 
 def normal(name: str) -> str:
-  """Returns a name for comparing: one case, single spaces, no underscores."""
-  return ' '.join(name.replace('_', ' ').split()).casefold()
+  """Returns a name for comparing.
+
+  One case, single spaces, no underscores, one Unicode form.
+  """
+  return ' '.join(same(name).replace('_', ' ').split()).casefold()
 
 
 def generic_name(full_name: str, object_name: str) -> str:
@@ -54,7 +59,7 @@ def parse(
   """Returns every part's direct containers as sorted local indices (1..n).
 
   Args:
-    text: lines `child:parent`; any line ending, BOM or blank lines allowed.
+    text: lines `child:parent`; blank lines are allowed.
     part_names: full names in the order of the class file.
     generic_names: the same without the object.
     refuse: called with the line, the kind of what is wrong with it and details:
@@ -62,7 +67,7 @@ def parse(
       part inside itself, or a circle. If it returns, the line is left out.
   """
   parents: list[set[int]] = [set() for _ in part_names]
-  for number, line in enumerate(text.lstrip('\ufeff').splitlines(), 1):
+  for number, line in enumerate(text.split('\n'), 1):
     if not line.strip():
       continue
     where = f'line {number} ({line.strip()!r})'

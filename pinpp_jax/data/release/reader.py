@@ -8,19 +8,25 @@ endings) and strict in what it drops: nothing is left out uncounted.
 from collections.abc import Iterator
 import copy
 import dataclasses
-import json
 import pathlib
 import re
 from typing import Any
 
+from pinpp_jax.data import text
 from pinpp_jax.data.release import coco_masks, nesting
 from pinpp_jax.data.release.findings import Findings, Place, Refused
 from pinpp_jax.data.release.records import Annotation, ClassRecord, ImageRecord
 from pinpp_jax.errors import UserError
 
-_WNID = re.compile(r'n\d{8}')
-_FILE_NAME = re.compile(r'(n\d{8})/\1_\d+\.JPEG')
+_WNID = re.compile(r'n[0-9]{8}')
+_FILE_NAME = re.compile(r'(n[0-9]{8})/\1_[0-9]{1,18}\.JPEG')
 _BBOX_TOLERANCE = 5.0  # pixels
+_INTEGER = (
+  2**53
+)  # Ids and sizes are smaller; JSON itself holds no more exactly.
+_LONGEST_SIDE = 65_535  # pixels; no JPEG file has more.
+_MOST_PIXELS = 2**26  # Of an image.
+_MOST_PAINTED = 2**29  # Pixels of an image times its annotations, held at once.
 
 
 class Release:
@@ -87,7 +93,7 @@ class Release:
     """Returns the content of a JSON file of the release."""
     path = self.folder / name
     try:
-      return read_json(path)
+      return text.read_json(path)
     except UserError as error:
       detail = str(error).removeprefix(f'{path}: ')
       place = Place(text=name, wnid=wnid)
@@ -112,7 +118,7 @@ class Release:
     """Returns an id or size as int; None after refusing it."""
     number = _integer(value)
     if number is None:
-      what = f'{key} must be an integer, not {value!r}'
+      what = f'{key} must be an integer, not {_short(value)}'
       self.findings.refuse('id or size that is no integer', place, what)
     return number
 
@@ -129,7 +135,8 @@ class Release:
       name = category.get('name')
       if number is None:
         continue
-      if not isinstance(name, str) or not name.strip():
+      name = text.same(name) if isinstance(name, str) else ''
+      if not name.strip():
         refuse('category without a name', here, f'{number} has no name')
       elif number in local:
         what = f'two categories have the id {number}'
@@ -158,11 +165,15 @@ class Release:
       return
     _, listed = self._names[place.wnid]
     if sorted(listed) != sorted(names):
-      odd = sorted(set(listed) ^ set(names)) or sorted(listed)
+      index, own = (
+        ', '.join(map(text.shown, sorted(some))) or 'nothing'
+        for some in (set(listed) - set(names), set(names) - set(listed))
+      )
       self.findings.refuse(
         'parts of category_name.json and the class file differ',
         place,
-        f'category_name.json and {place} disagree about the parts: {odd}',
+        f'category_name.json and {place} disagree about the parts: only the '
+        f'first has {index}; only the second has {own}',
       )
     elif list(listed) != names:
       kind = 'order of parts differs in category_name.json'
@@ -197,9 +208,9 @@ class Release:
   ) -> tuple[tuple[int, ...], ...]:
     name = f'including/{wnid}.txt'
     path = self.folder / name
-    text = ''
+    content = ''
     try:
-      text = read_text(path) if path.is_file() else ''
+      content = text.read(path) if path.is_file() else ''
     except UserError as error:
       detail = str(error).removeprefix(f'{path}: ')
       place = Place(text=name, wnid=wnid)
@@ -209,7 +220,7 @@ class Release:
       place = Place(text=f'{name}, {line}', wnid=wnid)
       self.findings.refuse(kind, place, detail)
 
-    return nesting.parse(text, part_names, generic, refuse)
+    return nesting.parse(content, part_names, generic, refuse)
 
   def _images(
     self,
@@ -236,11 +247,15 @@ class Release:
     annotations: dict[int, list[Annotation]] = {key: [] for key in heads}
     numbers: set[int] = set()
     for position, entry in enumerate(lists['annotations'], 1):
-      where = f'annotation {entry.get("id", f"at place {position}")}'
+      stored = entry.get('id', f'at place {position}')
+      where = f'annotation {_short(stored)}'
       here = _inside(place, where)
-      number = self._integer(entry.get('id', position), here, 'id')
+      number = _integer(stored)
+      if number is None:
+        # Nothing refers to it: any text will do, and its place names it.
+        number = -position
       image_id = self._integer(entry.get('image_id'), here, 'image_id')
-      if number is None or image_id is None:
+      if image_id is None:
         continue
       if image_id in heads:
         name = heads[image_id]['file_name']
@@ -259,7 +274,18 @@ class Release:
     return tuple(
       ImageRecord(annotations=tuple(annotations[key]), **head)
       for key, head in heads.items()
+      if self._paintable(head, len(annotations[key]), place)
     )
+
+  def _paintable(self, head: dict[str, Any], count: int, place: Place) -> bool:
+    """Whether the masks of an image's annotations fit into memory."""
+    pixels, name = head['width'] * head['height'], head['file_name']
+    if pixels * count <= _MOST_PAINTED:
+      return True
+    here = _inside(place, f'image {head["id"]} ({name})', image=name)
+    what = f'{count:,} annotations over {pixels:,} pixels are too many'
+    self.findings.bad('image too large', here, what)
+    return False
 
   def _image(
     self, entry: dict[str, Any], place: Place
@@ -268,7 +294,7 @@ class Release:
     wnid, name = place.wnid, entry.get('file_name')
     match = _FILE_NAME.fullmatch(name) if isinstance(name, str) else None
     if match is None or match[1] != wnid:
-      what = f'file_name {name!r} is not "{wnid}/{wnid}_<number>.JPEG"'
+      what = f'file_name {_short(name)!r} is not "{wnid}/{wnid}_<number>.JPEG"'
       self.findings.refuse('file_name of another form or class', place, what)
       return None
     here = dataclasses.replace(place, text=f'{place} ({name})', image=name)
@@ -278,7 +304,15 @@ class Release:
       if number is None:
         return None
       head[key] = number
-    if head['width'] < 1 or head['height'] < 1:
+    sides = head['width'], head['height']
+    if max(sides) > _LONGEST_SIDE or sides[0] * sides[1] > _MOST_PIXELS:
+      what = (
+        f'{sides[0]} x {sides[1]} pixels; at most {_LONGEST_SIDE:,} a side and '
+        f'{_MOST_PIXELS:,} in all are read'
+      )
+      self.findings.bad('image too large', here, what)
+      return None
+    if min(sides) < 1:
       what = 'width and height must be positive'
       self.findings.refuse('id or size that is no integer', here, what)
       return None
@@ -376,34 +410,6 @@ class Release:
     return frozenset(names)
 
 
-def read_text(path: pathlib.Path) -> str:
-  """Returns a UTF-8 file's text without a byte-order mark.
-
-  Raises:
-    UserError: the file cannot be read or is not UTF-8.
-  """
-  try:
-    return path.read_text(encoding='utf-8-sig')
-  except OSError as error:
-    raise UserError(f'{path}: cannot be read ({error.strerror})') from error
-  except UnicodeDecodeError as error:
-    raise UserError(f'{path}: is not UTF-8 text ({error})') from error
-
-
-def read_json(path: pathlib.Path) -> Any:
-  """Returns a JSON file's content.
-
-  Raises:
-    UserError: the file cannot be read or is not JSON (a truncated download).
-  """
-  try:
-    return json.loads(read_text(path))
-  except (ValueError, RecursionError) as error:
-    raise UserError(
-      f'{path}: is not valid JSON ({error}); was the download cut short?'
-    ) from error
-
-
 def _inside(place: Place, words: str, **more: Any) -> Place:
   """Returns a place in a file, such as one of its entries."""
   return dataclasses.replace(place, text=f'{place}, {words}', **more)
@@ -414,13 +420,20 @@ def _integer(value: Any) -> int | None:
 
   Integers in text are accepted.
   """
+  number = None
   if isinstance(value, float) and value.is_integer():
-    return int(value)
-  if isinstance(value, int) and not isinstance(value, bool):
-    return value
-  if isinstance(value, str) and re.fullmatch(r'\s*-?\d+\s*', value):
-    return int(value)
-  return None
+    number = int(value)
+  elif isinstance(value, int) and not isinstance(value, bool):
+    number = value
+  elif isinstance(value, str) and re.fullmatch(r'\s*-?[0-9]{1,16}\s*', value):
+    number = int(value)
+  return number if number is not None and abs(number) < _INTEGER else None
+
+
+def _short(value: Any) -> str:
+  """Returns what a file holds, as much of it as a message needs."""
+  words = value if isinstance(value, str) else repr(value)
+  return words if len(words) <= 60 else f'{words[:60]}... ({len(words)} signs)'
 
 
 def _wnids(folder: pathlib.Path, findings: Findings) -> tuple[str, ...]:
@@ -456,13 +469,14 @@ def _name_row(
   try:
     wnid = pathlib.PurePosixPath(entry['file name']).stem
     object_name, parts = entry['object name'], tuple(entry['part name'])
-  except (KeyError, TypeError):
+  except (KeyError, TypeError, AttributeError):
     return None, 'needs "file name", "object name" and "part name"'
   if not isinstance(object_name, str) or not all(
     isinstance(part, str) for part in parts
   ):
     return None, 'names must be text'
-  return (wnid, object_name, parts), ''
+  parts = tuple(text.same(part) for part in parts)
+  return (wnid, text.same(object_name), parts), ''
 
 
 def _check_bbox(
@@ -475,7 +489,7 @@ def _check_bbox(
   high = [max(float(p[:, axis].max()) for p in polygons) for axis in (0, 1)]
   try:
     x, y, width, height = (float(value) for value in bbox)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, OverflowError):
     findings.warn('bbox that is not four numbers', place)
     return
   pairs = zip((x, y, x + width, y + height), low + high, strict=True)

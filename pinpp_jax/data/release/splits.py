@@ -10,8 +10,7 @@ import hashlib
 import os
 import pathlib
 
-from pinpp_jax.data import labels
-from pinpp_jax.data.release import reader
+from pinpp_jax.data import labels, text
 from pinpp_jax.errors import UserError
 
 NAMES = ('train', 'validation', 'test')
@@ -88,10 +87,8 @@ def given(folder: str | os.PathLike[str], known: Iterable[str]) -> Split | None:
   names = frozenset(known)
   place: dict[str, str] = {}
   for split, path in paths.items():
-    lines = reader.read_text(path).splitlines()
-    for number, line in enumerate(lines, 1):
-      name = line.strip()
-      if not name or name.startswith('#'):
+    for number, name in text.lines(path):
+      if name.startswith('#'):
         continue
       where = f'{path}, line {number}'
       if name not in names:
@@ -112,7 +109,7 @@ def given(folder: str | os.PathLike[str], known: Iterable[str]) -> Split | None:
 def _check_given_hash(path: pathlib.Path, split: Split) -> None:
   if not path.is_file():
     return
-  expected = reader.read_text(path).strip()
+  expected = text.read(path).strip()
   if expected != hash_of(split):
     raise UserError(
       f'{path}: the split files have the hash {hash_of(split)}, not '
@@ -140,13 +137,13 @@ def load(folder: str | os.PathLike[str]) -> Split:
     UserError: splits.json is missing, broken, or does not match its hash.
   """
   path = pathlib.Path(folder) / FILE
-  data = reader.read_json(path)
+  data = text.read_json(path)
   try:
     split = {name: tuple(data[name]) for name in NAMES}
-    stored = data['hash']
-  except (KeyError, TypeError) as error:
+    stored, found = data['hash'], hash_of(split)
+  except (KeyError, TypeError, AttributeError) as error:
     raise UserError(f'{path}: is not a split file ({error!r})') from error
-  if stored != hash_of(split):
+  if stored != found:
     raise UserError(
       f'{path}: the lists do not match the hash {stored}; the file was '
       'changed. Build the data set again.'

@@ -11,7 +11,7 @@ import importlib
 import json
 import os
 import pathlib
-import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ import safetensors.numpy
 from pinpp_jax.errors import UserError
 from pinpp_jax.models import resnet
 from pinpp_jax.models.torch import exporter
+
+_KNOWN = ('torch.float16', 'torch.float32', 'torch.float64')
+_ESCAPE = re.compile(r'\x1b\[[0-9;]*[A-Za-z]')  # Colours of a terminal.
 
 
 def read_file(
@@ -43,7 +46,8 @@ def read_file(
   if path.suffix == '.safetensors':
     try:
       found: Any = safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
+    # Besides its own error it raises KeyError for types that numpy lacks.
+    except Exception as error:
       raise UserError(f'{path} is not a safetensors file: {error}.') from error
   elif path.suffix in ('.pth', '.pt', '.tar'):
     found = _read_torch(path)
@@ -68,22 +72,55 @@ def _read_torch(path: pathlib.Path) -> Any:
   with torch.serialization.safe_globals([argparse.Namespace]):
     try:
       found = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-      reason = str(error).splitlines()[0]
+    # Of a damaged file PyTorch raises whatever its parsers stumble over.
+    except Exception as error:
       raise UserError(
         f'{path} cannot be read by PyTorch with weights_only=True, the only way'
-        f' used here: {reason}'
+        f' used here: {_reason(error)} If the file is damaged or cut short,'
+        ' fetch it again.'
       ) from error
 
   def convert(value: Any) -> Any:
     if isinstance(value, Mapping):
       return {str(k): convert(v) for k, v in value.items()}
     if isinstance(value, torch.Tensor):
-      wide = value.float() if value.dtype == torch.bfloat16 else value
-      return wide.detach().numpy()
-    return value
+      return _array(value)
+    # A counter that numpy made is no weight, but a state dict may hold it.
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
-  return convert(found)
+  try:
+    return convert(found)
+  except Exception as error:
+    raise UserError(
+      f'{path} holds a tensor that is no plain array: {_reason(error)}'
+    ) from error
+
+
+def _array(tensor: Any) -> np.ndarray:
+  """Returns a tensor of any layout and type that numpy can hold."""
+  plain = tensor.detach()
+  if plain.is_quantized:
+    plain = plain.dequantize()
+  if plain.layout != importlib.import_module('torch').strided:
+    plain = plain.to_dense()
+  # Types that numpy does not know: bfloat16, the kinds of float8.
+  if plain.is_floating_point() and str(plain.dtype) not in _KNOWN:
+    plain = plain.float()
+  return plain.resolve_conj().resolve_neg().numpy()
+
+
+def _reason(error: Exception) -> str:
+  """Returns the line of an error that tells a person what is wrong.
+
+  PyTorch ends its messages with long advice, and begins some with a traceback.
+  """
+  lines = [_ESCAPE.sub('', line).strip() for line in str(error).splitlines()]
+  lines = [line for line in lines if line]
+  if not lines:
+    return f'{type(error).__name__}.'
+  telling = [line for line in lines if 'nsupported' in line or 'Error' in line]
+  line = (telling or lines)[0][:300]
+  return line if line.endswith('.') else f'{line}.'
 
 
 def _choose(

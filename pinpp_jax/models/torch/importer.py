@@ -15,6 +15,9 @@ from pinpp_jax.models.torch import names as names_lib
 
 # Most names in one error message.
 _LISTED = 20
+# Of data parallel and averaged models, and of torch.compile.
+_WRAPPERS = ('module.', '_orig_mod.')
+_COUNTERS = ('num_batches_tracked', 'n_averaged')
 
 
 def variables(
@@ -25,8 +28,7 @@ def variables(
   Args:
     model: Network that the tensors belong to.
     tensors: Arrays under the names of the official PartImageNet++ code (MPM,
-      TwoStage) or of timm and torchvision (ResNet). A prefix 'module.' on all
-      names and the counters `num_batches_tracked` are ignored; heads that an
+      TwoStage) or of timm and torchvision (ResNet). PREFIX and the counters `num_batches_tracked` are ignored; heads that an
       MPM variant does not build are dropped with a log line.
 
   Returns:
@@ -92,8 +94,8 @@ def encoder_variables(
   Args:
     encoder: A `resnet.Backbone`, `convnext.ConvNeXt` or `vit.ViT`.
     tensors: Arrays under timm's names of the whole network; a ResNet's are
-      torchvision's too. A prefix 'module.' on all names and the counters
-      `num_batches_tracked` are ignored; the names in `names.besides` are
+      torchvision's too. Prefixes of wrappers ('module.', '_orig_mod.') and
+      counters (`num_batches_tracked`, `n_averaged`) are ignored; the names in `names.besides` are
       dropped with a log line.
 
   Returns:
@@ -131,13 +133,16 @@ def _without(
 
 
 def _plain_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Drops the prefix of torch's data parallel wrappers, and the counters."""
-  wrapped = all(name.startswith('module.') for name in tensors)
-  return {
-    name.removeprefix('module.') if wrapped else name: value
-    for name, value in tensors.items()
-    if not name.endswith('num_batches_tracked')
-  }
+  """Drops the prefixes of torch's wrappers, in any order, and the counters."""
+  result = {}
+  for name, value in tensors.items():
+    while name.startswith(_WRAPPERS):
+      name = name.partition('.')[2]
+    if name in result:
+      raise UserError(f'The file holds {name} twice, once in a wrapper.')
+    if name.rpartition('.')[2] not in _COUNTERS:
+      result[name] = value
+  return result
 
 
 def _convert(
