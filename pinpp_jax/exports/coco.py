@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from pinpp_jax.data import text
 from pinpp_jax.data.labels import LabelTable, Part
 from pinpp_jax.data.read import annotated
 from pinpp_jax.data.read.annotated import AnnotatedImage, Images
-from pinpp_jax.data.release import concepts, reader
+from pinpp_jax.data.release import concepts
 from pinpp_jax.data.release.records import ClassRecord
 from pinpp_jax.errors import UserError
 from pinpp_jax.exports import outlines
@@ -238,7 +239,7 @@ def painted(path: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
   Raises:
     UserError: the file cannot be read, or has no parts.
   """
-  data = reader.read_json(pathlib.Path(path))
+  data = text.read_json(path)
   records = _records(data['categories'])
   if not records:
     raise UserError(f'{path} holds objects alone: there is nothing to paint.')

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pinpp_jax.data import views
+from pinpp_jax.data import text, views
 from pinpp_jax.data.imagenet.layouts import ImageNetCopy
 from pinpp_jax.data.release import coco_masks, painting
 from pinpp_jax.data.release.findings import Finding, Findings
-from pinpp_jax.data.release.reader import Release, read_json
+from pinpp_jax.data.release.reader import Release
 from pinpp_jax.data.release.records import ClassRecord, ImageRecord
 from pinpp_jax.errors import UserError
 from pinpp_jax.report import pictures
@@ -67,7 +67,7 @@ class Evidence:
     """Returns a class's raw file, and its record; ({}, None) if unreadable."""
     if wnid not in self._classes:
       try:
-        data = read_json(self._release.folder / 'json' / f'{wnid}.json')
+        data = text.read_json(self._release.folder / 'json' / f'{wnid}.json')
         self._classes = {wnid: (data, self._release.load(wnid))}
       except UserError:
         self._classes = {wnid: ({}, None)}

@@ -11,8 +11,8 @@ from pinpp_jax.data.release.records import Rle
 # box around the image. The rasteriser cuts at the image itself, but its time
 # and memory grow with the length of the outline.
 _REACH = 4.0
-# Numbers of polygons, pixels: far beyond any image, and sums stay exact.
-_FARTHEST = 1e9
+# Numbers of polygons, pixels: beyond these sums would be inexact.
+_FARTHEST = 1e12
 # Pixels around a polygon: the rasteriser takes 80 bytes for each.
 _LONGEST = 2**23
 # Bits of a run's length: more than any image has pixels.

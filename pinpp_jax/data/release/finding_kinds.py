@@ -146,7 +146,7 @@ GUARDS: dict[str, Guard] = {
       ),
       'polygon with a non-finite number': 'Left out.',
       'polygon out of bounds': (
-        'Numbers beyond 1e9, or an outline of more than 8 million pixels, take '
+        'Numbers beyond 1e12 or an outline of more than 8 million pixels: '
         'more memory than there is. Left out.'
       ),
       'annotation without a usable outline': 'Nothing is left of it.',

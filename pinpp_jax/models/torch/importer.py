@@ -28,7 +28,9 @@ def variables(
   Args:
     model: Network that the tensors belong to.
     tensors: Arrays under the names of the official PartImageNet++ code (MPM,
-      TwoStage) or of timm and torchvision (ResNet). PREFIX and the counters `num_batches_tracked` are ignored; heads that an
+      TwoStage) or of timm and torchvision (ResNet). Prefixes of
+      wrappers ('module.', '_orig_mod.') and counters (`num_batches_tracked`,
+      `n_averaged`) are ignored; heads that an
       MPM variant does not build are dropped with a log line.
 
   Returns:
@@ -95,8 +97,8 @@ def encoder_variables(
     encoder: A `resnet.Backbone`, `convnext.ConvNeXt` or `vit.ViT`.
     tensors: Arrays under timm's names of the whole network; a ResNet's are
       torchvision's too. Prefixes of wrappers ('module.', '_orig_mod.') and
-      counters (`num_batches_tracked`, `n_averaged`) are ignored; the names in `names.besides` are
-      dropped with a log line.
+      counters (`num_batches_tracked`, `n_averaged`) are ignored; the names in
+      `names.besides` are dropped with a log line.
 
   Returns:
     {'params': ..., 'batch_stats': ...} of float32 numpy arrays; 'batch_stats'
