@@ -1,8 +1,10 @@
 """Test policy: eight forced CPU devices, strict ranks, given material."""
 
+import fcntl
 import gc
 import os
 import pathlib
+import shutil
 import tempfile
 import threading
 
@@ -76,14 +78,40 @@ def key() -> jax.Array:
 
 
 @pytest.fixture(scope='session')
-def mini_data(tmp_path_factory) -> pathlib.Path:
+def shared(tmp_path_factory):
+  """Returns a folder that the first worker of xdist to ask makes for all.
+
+  `shared(name, make)` calls `make(folder)` once; tests may only read it.
+  """
+  base = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    base = base.parent
+
+  def made(name, make):
+    folder, done = base / 'shared' / name, base / 'shared' / f'{name}.done'
+    folder.parent.mkdir(exist_ok=True)
+    with folder.with_name(f'{name}.lock').open('w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        make(folder)
+        done.touch()
+    return folder
+
+  return made
+
+
+@pytest.fixture(scope='session')
+def mini_data(shared) -> pathlib.Path:
   """The embedded data set without most of its unannotated images."""
-  folder = tmp_path_factory.mktemp('data')
-  manual = folder / 'downloads' / 'manual' / 'pinpp_mini'
-  manual.parent.mkdir(parents=True)
-  drawn_release.render(manual, unannotated=2, validation=2)
-  run.build('pinpp_mini', folder)
-  return folder
+
+  def make(folder):
+    manual = folder / 'downloads' / 'manual' / 'pinpp_mini'
+    manual.parent.mkdir(parents=True)
+    drawn_release.render(manual, unannotated=2, validation=2)
+    run.build('pinpp_mini', folder)
+
+  return shared('mini_data', make)
 
 
 class _EveryMinute:

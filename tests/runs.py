@@ -110,6 +110,24 @@ class Run:
     return output
 
 
+def command(arguments, out, devices=1):
+  """Returns (exit status, output) of `main` with a command line's arguments.
+
+  Args:
+    arguments: What follows the name of the program.
+    out: File for what it prints.
+    devices: CPU devices.
+  """
+  out.touch()
+  process = _FORKS.Process(
+    target=_main, args=(['main', *arguments], out, devices, None, {})
+  )
+  process.start()
+  process.join(300)
+  assert not process.is_alive()
+  return process.exitcode, out.read_text()
+
+
 def _main(arguments, out, devices, fault, environment):
   file = os.open(out, os.O_WRONLY | os.O_APPEND)
   os.dup2(file, 1)

@@ -19,21 +19,21 @@ from pinpp_jax.errors import UserError
 
 
 @pytest.fixture(scope='module')
-def whole(mini_data, tmp_path_factory):
+def whole(mini_data, shared):
   """The folder of a run that nobody disturbed: 16 steps, saved every 4."""
-  workdir = tmp_path_factory.mktemp('runs') / 'whole'
-  Run(workdir, mini_data).finish()
-  return workdir
+  return shared('whole', lambda workdir: Run(workdir, mini_data).finish())
 
 
 @pytest.fixture(scope='module')
-def killed(mini_data, tmp_path_factory):
+def killed(mini_data, shared):
   """The folder of a run killed with checkpoints of steps 4 and 8."""
-  workdir = tmp_path_factory.mktemp('runs') / 'killed'
-  run = Run(workdir, mini_data)
-  run.until_step(9)
-  run.kill()
-  return workdir
+
+  def make(workdir):
+    run = Run(workdir, mini_data)
+    run.until_step(9)
+    run.kill()
+
+  return shared('killed', make)
 
 
 KILLS = 20

@@ -3,10 +3,6 @@
 import errno
 import functools
 import importlib
-import os
-import pathlib
-import subprocess
-import sys
 import time
 
 from absl import logging
@@ -14,29 +10,13 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 import pytest
+import runs
 
 from pinpp_jax import checkpoint, main, train
 from pinpp_jax.data import labels
 from pinpp_jax.errors import UserError
 from pinpp_jax.machine.accelerators import accelerators
 from pinpp_jax.runs import faults, rundir
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-def command(*arguments):
-  """Returns (exit status, output) of the entry point."""
-  done = subprocess.run(
-    [sys.executable, '-m', 'pinpp_jax.main', *arguments],
-    cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    timeout=300,
-    check=False,
-  )
-  return done.returncode, done.stdout
 
 
 @pytest.mark.parametrize(
@@ -64,8 +44,8 @@ def command(*arguments):
     ),
   ],
 )
-def test_a_mistake_on_the_command_line(arguments, message):
-  status, output = command(*arguments)
+def test_a_mistake_on_the_command_line(arguments, message, tmp_path):
+  status, output = runs.command(arguments, tmp_path / 'out')
   assert status == 2
   assert message in output
   assert 'Traceback' not in output
@@ -75,10 +55,10 @@ def test_a_mistake_on_the_command_line(arguments, message):
 @pytest.mark.parametrize(
   ('flag', 'devices'), [('devices', '3'), ('local_devices', '3')]
 )
-def test_another_number_of_devices_than_expected(flag, devices, monkeypatch):
-  monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '2')
-  status, output = command(
-    '--config=configs/mpm.py:smoke', '--workdir=/x', f'--{flag}={devices}'
+def test_another_number_of_devices_than_expected(flag, devices, tmp_path):
+  arguments = ['--config=configs/mpm.py:smoke', '--workdir=/x']
+  status, output = runs.command(
+    [*arguments, f'--{flag}={devices}'], tmp_path / 'out', devices=2
   )
   assert status == 2
   said, mistake = output.strip().splitlines()
