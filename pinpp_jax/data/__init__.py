@@ -1,20 +1,20 @@
 """The data: from a release and an ImageNet copy to batches of numpy arrays.
 
-Building, done once: `release` reads and checks the annotations, `masks` paints
-them, `splits` divides the images, and the builders in `datasets/` write all of
-it as a TFDS data set beside its `labels` table. Reading, in every run:
+release    the files of a release, read, checked and painted
+imagenet   the user's ImageNet copy, in every layout, and crops of it
+mini       the embedded data set, drawn by the program
+build      from these to a TFDS data set with its table of `labels`, done once
+read       built sets, pseudo labels and image lists as sources of examples
+batches    from a source to batches
 
-  Recorded, ImageNet, Concatenated -> Source
-      `len(source)`, `source[i] -> Example` (encoded), `source.labels`,
-      `source.file_name(i)`
-  lists.Listed -> Source of the validation images that a list names, as `crops`
-      has cut them
-  training(source, ...) -> Batches, random views without end
-  evaluation(source, ...) -> Batches, every example once, padded and masked
+  Source      `len(source)`, `source[i] -> Example` (encoded), `source.labels`,
+              `source.file_name(i)`
+  training(source, ...)    -> Batches, random views without end
+  evaluation(source, ...)  -> Batches, every example once, padded and masked
 
 `Batches` is a Grain IterDataset of dicts of numpy arrays, described in
-`pipeline`; its iterators can be checkpointed. Nothing here imports JAX, nor
-TensorFlow.
+`batches.pipeline`; its iterators can be checkpointed. Nothing here imports JAX
+or TensorFlow.
 """
 
 from pinpp_jax.data.batches.pipeline import evaluation, example_id, training
