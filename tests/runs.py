@@ -3,13 +3,16 @@
 A server that has imported everything forks them, so that they start fast.
 """
 
+import contextlib
 import multiprocessing
 import os
 import pathlib
 import re
+import shutil
 import socket
 import sys
 import time
+from unittest import mock
 
 import jax
 import numpy as np
@@ -173,6 +176,25 @@ def pair(workdir, data_dir, *more):
 
 def _talk_over_gloo():
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+
+
+@contextlib.contextmanager
+def killed_copy(whole, parts, step=6):
+  """Lets a run in `whole` leave in `parts` what its death would have left.
+
+  Its death at the first evaluation at or after `step`, before the best weights
+  are kept.
+  """
+  offer = checkpoint.Best.offer
+
+  def copy(self, now, score, variables):
+    if now >= step and not parts.exists():
+      shutil.copytree(whole, parts)
+    offer(self, now, score, variables)
+
+  with mock.patch.object(checkpoint.Best, 'offer', copy):
+    yield
+  assert not (parts / 'scores.json').exists()
 
 
 def best(workdir):

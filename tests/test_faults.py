@@ -146,6 +146,7 @@ def test_every_file_of_a_checkpoint_is_watched(killed, tmp_path):
   assert not checksums.damage(folder)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_loses_nothing(whole, mini_data, tmp_path):
   run = Run(tmp_path / 'run', mini_data)
   run.until_step(5)
@@ -190,6 +191,7 @@ def test_a_nan_stops_the_run_before_it_is_saved(whole, mini_data, tmp_path):
   runs.assert_same(whole, tmp_path / 'run')
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_named_or_skipped(mini_data, tmp_path):
   data = tmp_path / 'data'
   shutil.copytree(mini_data / 'pinpp_mini', data / 'pinpp_mini')
@@ -204,6 +206,7 @@ def test_a_damaged_record_is_named_or_skipped(mini_data, tmp_path):
   assert 'Skipped 1 of 384 training images' in output
 
 
+@pytest.mark.slow
 def test_what_eight_devices_saved_goes_on_with_any_number(mini_data, tmp_path):
   run = Run(tmp_path / 'saved', mini_data, devices=8)
   run.until_step(5)
@@ -235,6 +238,7 @@ def turn_back_the_clock():
   time.time = lambda: started - 60 * (elapsed() - zero)
 
 
+@pytest.mark.slow
 def test_a_clock_that_goes_backwards_changes_nothing(
   killed, whole, mini_data, tmp_path
 ):
@@ -245,6 +249,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(
   runs.assert_same(whole, workdir)
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_folder_is_refused(mini_data, tmp_path):
   first = Run(tmp_path / 'run', mini_data)
   first.until_step(1)

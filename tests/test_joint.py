@@ -3,14 +3,15 @@
 import collections
 import importlib
 
-import jax
-import numpy as np
 import pytest
 import runs
 
-from pinpp_jax import checkpoint, inputs, label, sharding, train
+from pinpp_jax import inputs, label, train
 from pinpp_jax.errors import UserError
 from pinpp_jax.runs import rundir
+
+# One worker of xdist runs them all: they share a set of labels.
+pytestmark = pytest.mark.xdist_group('joint')
 
 
 def config(name, data_dir):
@@ -67,36 +68,15 @@ def test_a_copy_with_nothing_left_is_no_mistake(joint, mini_data, tmp_path):
   assert kinds == {'human', 'pseudo'}
 
 
-class Killed(BaseException):
-  """Not an error that anything in the package may catch."""
-
-
 @pytest.mark.slow
-def test_an_interrupted_joint_run_ends_like_the_whole_run(
-  joint, tmp_path, monkeypatch
-):
-  train.run(joint, tmp_path / 'whole')
-  offer = checkpoint.Best.offer
+def test_an_interrupted_joint_run_ends_like_the_whole_run(joint, tmp_path):
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  with runs.killed_copy(whole, parts):
+    train.run(joint, whole)
+  train.run(joint, parts)
 
-  def die(self, step, score, variables):
-    if step >= 6:
-      raise Killed
-    offer(self, step, score, variables)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(checkpoint.Best, 'offer', die)
-    with pytest.raises(Killed):
-      train.run(joint, tmp_path / 'parts')
-  train.run(joint, tmp_path / 'parts')
-
-  here = sharding.replicated(sharding.mesh())
-  whole, parts = (
-    jax.device_get(checkpoint.load_best(tmp_path / which, here))
-    for which in ('whole', 'parts')
-  )
-  jax.tree.map(np.testing.assert_array_equal, whole, parts)
-  rows = runs.rows(tmp_path / 'whole')
-  assert rows == runs.rows(tmp_path / 'parts')
+  runs.assert_same(whole, parts)
+  rows = runs.rows(whole)
   for who in ('human', 'pseudo'):
     losses = [
       row[f'train/part_loss_{who}']

@@ -24,6 +24,9 @@ from pinpp_jax.data import masks
 from pinpp_jax.data.read import pseudo, sources
 from pinpp_jax.errors import UserError
 
+# One worker of xdist runs them all: they share a set of labels.
+pytestmark = pytest.mark.xdist_group('label')
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = {'shard_size': 4, 'report_samples': 3}
 
@@ -221,6 +224,7 @@ def test_two_processes_write_the_same_bytes(
   assert scores[0].read_bytes() == scores[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_eight_devices_write_the_same_bytes(
   whole, mini_data, trained, tmp_path
 ):
