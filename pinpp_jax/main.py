@@ -16,7 +16,7 @@ from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from pinpp_jax import evaluate, label, train
+from pinpp_jax import command_line, evaluate, label, train
 from pinpp_jax.errors import UserError
 from pinpp_jax.machine import descriptors, host_memory
 from pinpp_jax.machine.accelerators import accelerators
@@ -155,6 +155,7 @@ def workdir() -> pathlib.Path:
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; a mistake in it ends in one line, status 2."""
   try:
+    command_line.check(argv)
     remaining = flags.FLAGS(argv)
     if _CONFIG.value is None:
       raise UserError('Which recipe? Give --config=configs/NAME.py:VARIANT.')
@@ -165,6 +166,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     flags.Error,
     AttributeError,
     ImportError,
+    KeyError,
     OSError,
     UserError,
     ValueError,

@@ -189,8 +189,12 @@ def _from_run(
   """Returns `fresh` with another run's best variables, all or the backbone."""
   loaded = checkpoint.load_best(path, jax.tree.leaves(fresh)[0].sharding)
   if config.init.part == 'backbone':
+    if 'backbone' not in loaded['params']:
+      raise UserError(f'{path}: the network of this run has no backbone.')
+    # Without batch normalisation there are no statistics to take.
     loaded = {
-      kind: fresh[kind] | {'backbone': loaded[kind]['backbone']}
+      kind: fresh[kind]
+      | {k: v for k, v in loaded.get(kind, {}).items() if k == 'backbone'}
       for kind in fresh
     }
   else:

@@ -27,7 +27,7 @@ from pinpp_jax.runs import faults, rundir
     (['--config=configs/mpm.py:hundred'], "variant 'hundred': words are one"),
     (
       ['--config=configs/mpm.py:smoke', '--config.objective.wieght=2'],
-      'Did you mean "weight" instead of "wieght"',
+      "objective has no field 'wieght'; it has",
     ),
     (['--config=configs/mpm.py:smoke', '--workdri=x'], "flag 'workdri'"),
     (

@@ -13,15 +13,19 @@ import functools
 import hashlib
 import json
 import os
-import pathlib
+import re
+from typing import Any
 
 import numpy as np
 
+from pinpp_jax.data import text
 from pinpp_jax.data.files import write_json
 from pinpp_jax.data.release.records import ClassRecord
 from pinpp_jax.errors import UserError
 
 _FORMAT = 1
+# They become names of folders and files.
+_WNID = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,11 @@ class LabelTable:
   parts: tuple[Part, ...]
 
   def __post_init__(self):
+    if bad := [wnid for wnid in self.wnids if not _WNID.fullmatch(wnid)]:
+      raise UserError(
+        f'label table: {bad[0][:60]!r} is no wnid such as n01440764, and could '
+        'lead out of a folder'
+      )
     if list(self.wnids) != sorted(set(self.wnids)):
       raise UserError('label table: wnids must be sorted and unique')
     if len(self.object_names) != len(self.wnids):
@@ -155,6 +164,7 @@ class LabelTable:
       {
         'format': _FORMAT,
         'hash': self.hash,
+        'checksum': _checksum(self),
         'num_classes': self.num_classes,
         'num_parts': self.num_parts,
         'classes': [
@@ -173,14 +183,13 @@ class LabelTable:
       UserError: the file is missing, is no label table, or was changed.
     """
     try:
-      text = pathlib.Path(path).read_text(encoding='utf-8')
-    except OSError as error:
+      data = text.read_json(path)
+    except UserError as error:
       raise UserError(
-        f'{path}: no label table can be read here ({error.strerror}). It is '
-        'written by the build of the data set; build it again.'
+        f'{error}. A label table is written by the build of the data set; '
+        'build it again.'
       ) from error
     try:
-      data = json.loads(text)
       table = cls(
         wnids=tuple(entry['wnid'] for entry in data['classes']),
         object_names=tuple(entry['object_name'] for entry in data['classes']),
@@ -189,14 +198,52 @@ class LabelTable:
           for entry in data['parts']
         ),
       )
-      stored = data['hash']
-    except (KeyError, TypeError, ValueError) as error:
-      raise UserError(f'{path}: is not a label table ({error!r})') from error
-    if stored != table.hash:
+      _check_types(table)
+      stored, checksum = data['hash'], data.get('checksum')
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
       raise UserError(
-        f'{path}: the numbering does not match its hash; the file was changed'
+        f'{path}: is not a label table ({repr(error)[:200]})'
+      ) from error
+    # Tables of early builds have no checksum.
+    if stored != table.hash or checksum not in (None, _checksum(table)):
+      raise UserError(
+        f'{path}: the content does not match its hash; the file was changed. '
+        'Build the data set again.'
       )
     return table
+
+
+def _checksum(table: LabelTable) -> str:
+  """Returns the SHA-256 of all that a table holds, not of the numbering alone.
+
+  Counts are left out: they belong to the data set that the table came with.
+  """
+  parts = [dataclasses.replace(part, count=0) for part in table.parts]
+  content = [table.wnids, table.object_names, *map(dataclasses.astuple, parts)]
+  return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _check_types(table: LabelTable) -> None:
+  """Raises TypeError where a file holds something else than it should."""
+  of_part = {part.wnid: set() for part in table.parts}
+  for part in table.parts:
+    of_part[part.wnid].add(part.name)
+  for part in table.parts:
+    for field in ('wnid', 'object_name', 'name', 'generic_name'):
+      _expect(getattr(part, field), str)
+    for field in ('global_id', 'local_index', 'count'):
+      _expect(getattr(part, field), int)
+    if part.category_id is not None:
+      _expect(part.category_id, int)
+    if set(part.parent) - of_part[part.wnid]:
+      raise TypeError(f'{part.name[:60]} is in a part that is not there')
+  for name in table.object_names:
+    _expect(name, str)
+
+
+def _expect(value: Any, kind: type) -> None:
+  if type(value) is not kind:
+    raise TypeError(f'{str(value)[:60]} is no {kind.__name__}')
 
 
 def class_parts(record: ClassRecord, first: int) -> tuple[Part, ...]:

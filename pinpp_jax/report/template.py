@@ -3,10 +3,29 @@
 import os
 import pathlib
 from typing import Any
+from urllib import parse
 
 import jinja2
 
 from pinpp_jax.data import files
+
+
+def link(target: pathlib.Path, page: pathlib.Path) -> str:
+  """Returns the address of a file as a page beside it links to it.
+
+  Args:
+    target: The file.
+    page: The page that links.
+
+  Returns:
+    A relative address. It begins with './' or '../' and is escaped, so that no
+    name of a folder is taken for a scheme such as 'javascript:'.
+  """
+  relative = pathlib.PurePath(
+    os.path.relpath(target.resolve(), page.resolve().parent)
+  ).as_posix()
+  dotted = relative if relative.startswith('../') else f'./{relative}'
+  return parse.quote(os.fsencode(dotted))
 
 
 def write(

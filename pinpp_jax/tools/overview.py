@@ -89,7 +89,7 @@ def _stage(run: pathlib.Path, target: pathlib.Path) -> Stage:
     title=run.resolve().name,
     about=_about(config),
     command=_json(run / 'env.json').get('command', ''),
-    report=os.path.relpath(run / 'report.html', target.parent),
+    report=template.link(run / 'report.html', target),
     rows=rows,
     cards=cards,
   )

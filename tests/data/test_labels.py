@@ -92,6 +92,41 @@ def test_changed_or_foreign_files_are_refused(table, tmp_path):
     LabelTable.load(path)
 
 
+@pytest.mark.parametrize(
+  ('old', 'new'),
+  [
+    ('"tench body"\n   ]', '"tench eye"\n   ]'),  # A parent.
+    ('"category_id": 1', '"category_id": 7'),
+    ('"object_name": "tench"', '"object_name": "trout"'),
+    ('"generic_name": "fin"', '"generic_name": "tail"'),
+  ],
+)
+def test_everything_a_table_says_is_under_its_hash(table, tmp_path, old, new):
+  path = tmp_path / 'labels.json'
+  table.save(path)
+  assert old in path.read_text()
+  path.write_text(path.read_text().replace(old, new, 1))
+  with pytest.raises(UserError, match='hash'):
+    LabelTable.load(path)
+
+
+@pytest.mark.parametrize('wnid', ['/tmp/x', '../x', '..', '', 'a/b', '.x', 5])
+def test_no_class_leads_out_of_a_folder(table, tmp_path, wnid):
+  path = tmp_path / 'labels.json'
+  table.save(path)
+  data = json.loads(path.read_text())
+  data['classes'][0]['wnid'] = wnid
+  for part in data['parts'][:3]:
+    part['wnid'] = wnid
+  del data['checksum']
+  path.write_text(json.dumps(data))
+  with pytest.raises(UserError):
+    LabelTable.load(path)
+  if isinstance(wnid, str):
+    with pytest.raises(UserError, match='no wnid'):
+      labels.class_only([wnid])
+
+
 def test_gaps_in_the_numbering_are_refused(table):
   with pytest.raises(UserError, match='gaps'):
     dataclasses.replace(table, parts=table.parts[1:])
