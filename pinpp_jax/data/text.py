@@ -109,9 +109,10 @@ def refuse_pointer(data: bytes, name: str | os.PathLike[str]) -> None:
 
 def shown(name: str) -> str:
   """Returns a name for a message that is about how names differ."""
-  if name.isascii():
-    return repr(name)
-  return f'{name!r} (that is {ascii(name)})'
+  short = name if len(name) <= 60 else f'{name[:60]}...'
+  if short.isascii():
+    return repr(short)
+  return f'{short!r} (that is {ascii(short)})'
 
 
 def same(name: str) -> str:

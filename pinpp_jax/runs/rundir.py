@@ -18,6 +18,7 @@ import jax
 import ml_collections
 
 from pinpp_jax.construct import Config
+from pinpp_jax.data import text
 from pinpp_jax.data.labels import LabelTable, write_json
 from pinpp_jax.data.read.sources import Split
 from pinpp_jax.errors import UserError
@@ -179,7 +180,13 @@ def recipe_of(workdir: pathlib.Path) -> Config:
     raise UserError(
       f'{workdir} is not the folder of a run: it has no config.json.'
     )
-  return ml_collections.ConfigDict(json.loads(path.read_text()))
+  found = text.read_json(path)
+  if not isinstance(found, dict):
+    raise UserError(f'{path}: is no recipe; it was changed.')
+  try:
+    return ml_collections.ConfigDict(found)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise UserError(f'{path}: is no recipe ({error}).') from error
 
 
 def same_labels(workdir: pathlib.Path, labels: LabelTable) -> None:
