@@ -110,8 +110,9 @@ def _devkit_tar(path: pathlib.Path) -> dict[str, str]:
           found[base] = stream.read(_LARGEST)
   # A damaged archive raises what its compression does.
   except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
+    reason = str(error).partition('\n')[0].rstrip(':')
     raise UserError(
-      f'{path}: is damaged or cut short ({error}). Fetch it again, or take it '
+      f'{path}: is damaged or cut short ({reason}). Fetch it again, or take it '
       'away: only validation images need it.'
     ) from error
   if len(found) < 2:

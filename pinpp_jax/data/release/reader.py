@@ -475,6 +475,8 @@ def _name_row(
     isinstance(part, str) for part in parts
   ):
     return None, 'names must be text'
+  if not _WNID.fullmatch(wnid):
+    return None, f'{_short(wnid)!r} is no wnid'
   parts = tuple(text.same(part) for part in parts)
   return (wnid, text.same(object_name), parts), ''
 

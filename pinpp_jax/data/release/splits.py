@@ -141,11 +141,15 @@ def load(folder: str | os.PathLike[str]) -> Split:
   try:
     split = {name: tuple(data[name]) for name in NAMES}
     stored, found = data['hash'], hash_of(split)
+    if not isinstance(stored, str):
+      raise TypeError('the hash is no text')
   except (KeyError, TypeError, AttributeError) as error:
-    raise UserError(f'{path}: is not a split file ({error!r})') from error
+    raise UserError(
+      f'{path}: is not a split file ({repr(error)[:200]})'
+    ) from error
   if stored != found:
     raise UserError(
-      f'{path}: the lists do not match the hash {stored}; the file was '
+      f'{path}: the lists do not match the hash {stored[:64]}; the file was '
       'changed. Build the data set again.'
     )
   return split
