@@ -103,7 +103,9 @@ class LabelTable:
     counts = np.zeros(len(self.wnids), np.int32)
     for part in self.parts:
       if part.wnid not in index:
-        raise UserError(f'label table: part of an unknown class {part.wnid}')
+        raise UserError(
+          f'label table: part of an unknown class {str(part.wnid)[:60]!r}'
+        )
       counts[index[part.wnid]] += 1
     return counts
 
@@ -200,6 +202,8 @@ class LabelTable:
       )
       _check_types(table)
       stored, checksum = data['hash'], data.get('checksum')
+    except UserError as error:
+      raise UserError(f'{path}: {error}') from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
       raise UserError(
         f'{path}: is not a label table ({repr(error)[:200]})'
