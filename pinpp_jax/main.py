@@ -16,11 +16,11 @@ from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from pinpp_jax import command_line, evaluate, label, train
+from pinpp_jax import evaluate, label, train
 from pinpp_jax.errors import UserError
 from pinpp_jax.machine import descriptors, host_memory
 from pinpp_jax.machine.accelerators import accelerators
-from pinpp_jax.runs import faults
+from pinpp_jax.runs import command_line, faults
 
 RUNS = {'train': train.run, 'evaluate': evaluate.run, 'label': label.run}
 

@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from pinpp_jax import command_line
 from pinpp_jax.errors import UserError
+from pinpp_jax.runs import command_line
 
 RECIPE = str(
   pathlib.Path(__file__).parents[1] / 'configs' / 'mpm_clean.py:smoke'
