@@ -172,6 +172,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     self.send_header('Content-Security-Policy', _RULES)
     self.send_header('X-Content-Type-Options', 'nosniff')
     self.send_header('Referrer-Policy', 'no-referrer')
+    self.send_header('Cross-Origin-Resource-Policy', 'same-origin')
     self.end_headers()
     if self.command != 'HEAD':
       self.wfile.write(body)
@@ -187,6 +188,8 @@ def _line(text: str) -> Answer:
 
 class _Server(http.server.ThreadingHTTPServer):
   daemon_threads = True
+  # Clients that may wait to be accepted; the standard library has 5.
+  request_queue_size = 128
 
   def handle_error(self, request, client_address):
     """Says nothing of a browser that has gone; of all else, one line."""

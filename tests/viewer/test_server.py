@@ -55,6 +55,7 @@ def test_every_address_answers(ask, released):
   status, headers, body = ask('/')
   assert status == 200 and headers['Content-Type'].startswith('text/html')
   assert "default-src 'none'" in headers['Content-Security-Policy']
+  assert headers['Cross-Origin-Resource-Policy'] == 'same-origin'
   assert b'https://' not in body and b'src="http' not in body
   listing = json.loads(ask('/api/images?class=n99000001&count=5')[2])
   assert len(listing['rows']) == 5
