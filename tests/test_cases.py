@@ -1,10 +1,13 @@
 """Inputs that once failed give what their READMEs expect."""
 
+import runpy
+
 import pytest
 
 from pinpp_jax.data.build import run as build
 from pinpp_jax.data.imagenet import layouts
 from pinpp_jax.errors import UserError
+from pinpp_jax.models import torch_files
 from pinpp_jax.tools import check
 
 
@@ -40,3 +43,18 @@ def test_sixteen_bits(cases):
 
 def test_names_in_two_unicode_forms(cases):
   assert check.check(cases / '12-nfd-names' / 'R').sound
+
+
+def test_averaged_weights(cases, tmp_path, monkeypatch, capsys):
+  pytest.importorskip('torch')
+  monkeypatch.chdir(tmp_path)
+  runpy.run_path(str(cases / '10-averaged-weights' / 'make_and_read.py'))
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 4 and all(line.endswith(' ok') for line in lines)
+
+
+def test_cut_weights(cases, tmp_path):
+  pytest.importorskip('torch')
+  for path in (cases / '5-pth-cut').glob('*.pth'):
+    with pytest.raises(UserError, match='fetch it again'):
+      torch_files.read_file(path)
