@@ -131,16 +131,13 @@ case $command in
     ;;
   test)
     prepare dev
-    # XLA's CPU client has aborted a process about once in 2,500 tests, nobody
-    # knows why: the test that ran then, and no other, gets a second try. What a
-    # library says before it aborts is to be seen.
     chosen=(-m 'not slow')
     for argument; do
       shift
       if [[ $argument == --all ]]; then chosen=(); else set -- "$@" "$argument"; fi
     done
-    exec "$venv/bin/python" -m pytest -n auto --dist=loadgroup --capture=sys \
-      --reruns 1 --only-rerun '^worker crashed$' "${chosen[@]}" "$@"
+    # What a library says before it aborts is to be seen.
+    exec "$venv/bin/python" -m pytest -n auto --capture=sys "${chosen[@]}" "$@"
     ;;
   run)
     prepare ''

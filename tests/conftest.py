@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+from importlib import metadata
 import os
 import pathlib
 import shutil
@@ -13,6 +14,14 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   _CACHE = tempfile.TemporaryDirectory(prefix='pinpp_jax_cache_')
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+
+# The CPU client aborts the process when a collective's devices do not meet
+# within 40 seconds; eight devices on two busy cores once in a while do not.
+# Older versions abort at a flag that they do not know.
+if tuple(map(int, metadata.version('jaxlib').split('.')[:2])) >= (0, 10):
+  os.environ.setdefault(
+    'XLA_FLAGS', '--xla_cpu_collective_call_terminate_timeout_seconds=600'
+  )
 
 import jax
 import pytest

@@ -24,7 +24,6 @@ def meeting(devices=1, port=None):
     'JAX_NUM_CPU_DEVICES': str(devices),
     'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
     'JAX_COORDINATOR_PORT': str(port or free_port()),
-    'XLA_FLAGS': '',
     'SLURM_JOB_ID': '4242',
     'SLURM_STEP_NODELIST': 'localhost',
     'SLURM_STEP_NUM_NODES': '1',

@@ -247,7 +247,7 @@ class TestMistakes:
   def test_no_run_to_take_the_network_of(self, path, mini_data, tmp_path):
     config = smoke(mini_data, **{'init.path': path})
     config.model = dict(name='from_run')
-    with pytest.raises(UserError, match='is not the folder of one'):
+    with pytest.raises(UserError, match='is not the folder of a run'):
       run(config, tmp_path)
 
   def test_a_folder_that_is_no_run(self, mini_data, tmp_path):

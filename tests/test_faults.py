@@ -277,7 +277,8 @@ def test_other_versions_of_the_packages_read_the_checkpoint(
   done = subprocess.run(
     [oldest, '-m', 'pinpp_jax.main', *runs.flags(workdir, mini_data)],
     cwd=runs.ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1'},
+    env=os.environ
+    | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '1', 'XLA_FLAGS': ''},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,

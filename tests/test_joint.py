@@ -11,7 +11,6 @@ from pinpp_jax.errors import UserError
 from pinpp_jax.runs import rundir
 
 # One worker of xdist runs them all: they share a set of labels.
-pytestmark = pytest.mark.xdist_group('joint')
 
 
 def config(name, data_dir):
@@ -20,17 +19,19 @@ def config(name, data_dir):
   return found
 
 
-@pytest.fixture(scope='module')
-def pseudo_set(mini_data, tmp_path_factory):
+@pytest.fixture(scope='session')
+def pseudo_set(mini_data, shared):
   """Labels of the mini set's unannotated images, by an untrained segmenter."""
-  recipe = config('label', mini_data)
-  recipe.truth = ''
-  folder = tmp_path_factory.mktemp('pseudo') / '1.0.0'
-  recipe.output = str(folder)
-  # So that some images stay without a mask.
-  recipe.limit = 20
-  label.run(recipe, tmp_path_factory.mktemp('label'))
-  return folder
+
+  def make(folder):
+    recipe = config('label', mini_data)
+    recipe.truth = ''
+    recipe.output = str(folder / '1.0.0')
+    # So that some images stay without a mask.
+    recipe.limit = 20
+    label.run(recipe, folder / 'label')
+
+  return shared('joint_pseudo', make) / '1.0.0'
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ import runs
 from pinpp_jax import metrics
 
 # One worker of xdist runs them all: they share a run.
-pytestmark = pytest.mark.xdist_group('resume')
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 

@@ -15,28 +15,28 @@ LAYOUTS = ((2, 4), (4, 2))
 TRAINED = ('clean', 'robust')
 
 
-@pytest.fixture(scope='module')
-def alone(mini_data, tmp_path_factory):
+@pytest.fixture(scope='session')
+def alone(mini_data, shared):
   """What one process with eight devices makes."""
-  folder = tmp_path_factory.mktemp('alone')
-  tasks.run(mini_data, folder)
-  return folder
+  return shared('alone', lambda folder: tasks.run(mini_data, folder))
 
 
 @pytest.fixture(
-  scope='module', params=LAYOUTS, ids=lambda layout: '{} x {}'.format(*layout)
+  scope='session', params=LAYOUTS, ids=lambda layout: '{} x {}'.format(*layout)
 )
-def together(request, mini_data, tmp_path_factory):
+def together(request, mini_data, shared):
   """What several processes make with eight devices."""
   count, devices = request.param
-  folder = tmp_path_factory.mktemp('together')
-  processes.run(
-    'tests/cluster/tasks.py',
-    *(mini_data, folder),
-    count=count,
-    devices=devices,
-  )
-  return folder
+
+  def make(folder):
+    processes.run(
+      'tests/cluster/tasks.py',
+      *(mini_data, folder),
+      count=count,
+      devices=devices,
+    )
+
+  return shared(f'together_{count}x{devices}', make)
 
 
 def rows(folder):
@@ -49,7 +49,7 @@ def rows(folder):
 
 
 @pytest.fixture(scope='module')
-def states(mini_data, tmp_path_factory):
+def states(mini_data):
   """Returns a function from a run's folder to its last state, and its place."""
   fresh = {}
 

@@ -53,7 +53,7 @@ BEAM = '--beam_pipeline_options=runner=DirectRunner'
 def tfds_command(dataset, data_dir, *arguments):
   """Returns a program that is `tfds` here, and its arguments."""
   command = f"""
-from pinpp_jax.data import shards
+from pinpp_jax.data.build import shards
 shards.SHARD_BYTES = {shards.SHARD_BYTES}
 from tensorflow_datasets.scripts.cli.main import *
 launch_cli()"""

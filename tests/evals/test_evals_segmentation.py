@@ -301,7 +301,7 @@ def test_an_attack_on_the_parts_changes_their_scores(
     assert set(clean) == set(attacked)
     assert clean != attacked
   assert clean['masked_examples'] == 14
-  with pytest.raises(UserError, match="needs targets='parts'"):
+  with pytest.raises(UserError, match="has targets='objects'"):
     objects = attack | {'targets': 'objects'}
     make(tiny, split, table, model, attack=objects)
 

@@ -32,7 +32,7 @@ def test_mistakes_end_in_one_line(mini_data, tmp_path, capsys):
   mistakes = {
     'no_such_set': "Data set 'no_such_set' was not found",
     'pinpp_mini --splits=val': "no split 'val'",
-    'pinpp_mini pinpp_mini': 'is both in',
+    'pinpp_mini pinpp_mini': 'is in both',
   }
   for words, message in mistakes.items():
     rest = [f'--data_dir={mini_data}', f'--output={tmp_path / "out"}']

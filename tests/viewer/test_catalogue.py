@@ -188,7 +188,7 @@ def test_samples_of_a_run(run_folder, built_set):
 @pytest.mark.parametrize(
   ('make', 'words'),
   [
-    (lambda f: None, 'no data set'),
+    (lambda f: None, 'not a data set'),
     (lambda f: (f / 'config.json').write_text('{"run": "train"}'), 'labels'),
     (
       lambda f: (f / 'config.json').write_text(

@@ -274,7 +274,3 @@ def self_check(rows: dict[str, Any], robust: str, clean: str) -> None:
   print(
     f'{robust} / {clean}: {measured:.2f}, by FLOPs {flops[0] / flops[1]:.2f}'
   )
-
-
-if __name__ == '__main__':
-  main()
