@@ -78,7 +78,7 @@ def test_a_missing_data_set_names_place_and_command(tmp_path):
   with pytest.raises(UserError) as error:
     train.run(config, tmp_path / 'run')
   assert str(tmp_path / 'nowhere' / 'pinpp') in str(error.value)
-  assert 'python -m pinpp_jax.tools.build pinpp' in str(error.value)
+  assert 'pinpp build pinpp' in str(error.value)
   assert not (tmp_path / 'run' / 'config.json').exists()
 
 

@@ -1,7 +1,7 @@
 """PartImageNet++ for `tfds build pinpp`.
 
 The work is done in `pinpp_jax.data.build.builder`, which also builds without
-TensorFlow: `python -m pinpp_jax.tools.build pinpp`.
+TensorFlow: `pinpp build pinpp`.
 """
 
 from pinpp_jax.data.build import builder

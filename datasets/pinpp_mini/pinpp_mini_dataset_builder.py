@@ -1,7 +1,7 @@
 """The drawn data set for `tfds build pinpp_mini`.
 
 The work is done in `pinpp_jax.data.build.builder`, which also builds without
-TensorFlow: `python -m pinpp_jax.tools.build pinpp_mini`.
+TensorFlow: `pinpp build pinpp_mini`.
 """
 
 from pinpp_jax.data.build import builder

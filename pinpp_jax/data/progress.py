@@ -35,10 +35,10 @@ def lines(
 
 
 def line(done: int, total: int, seconds: float) -> str:
-  """Returns '5/20 (25%)  0.5/s  ETA 0:00:30'."""
+  """Returns '5/20 (25 %)  0.5/s  ETA 0:00:30'."""
   rate = done / max(seconds, 1e-9)
   left = round((total - done) / rate) if done else 0
   return (
-    f'{done:,}/{total:,} ({done / max(total, 1):.0%})  {rate:,.1f}/s'
+    f'{done:,}/{total:,} ({100 * done / max(total, 1):.0f} %)  {rate:,.1f}/s'
     f'  ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}'
   )

@@ -1,7 +1,7 @@
 """Builds a data set without TensorFlow: the same bytes as `tfds build`.
 
-python -m pinpp_jax.tools.build pinpp --manual_dir=DIR --imagenet_dir=DIR
-python -m pinpp_jax.tools.build pinpp_mini
+pinpp build pinpp --manual_dir=DIR --imagenet_dir=DIR
+pinpp build pinpp_mini
 """
 
 import argparse
@@ -32,7 +32,7 @@ pinpp_mini is drawn by the program and needs nothing.
 def parser() -> argparse.ArgumentParser:
   """Returns the command line of this tool."""
   result = argparse.ArgumentParser(
-    prog='python -m pinpp_jax.tools.build',
+    prog='pinpp build',
     description='Builds a data set as ArrayRecord shards that TFDS reads.',
     epilog=_EPILOG,
     formatter_class=argparse.RawDescriptionHelpFormatter,

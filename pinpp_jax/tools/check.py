@@ -1,6 +1,6 @@
 """Checks a release folder with every guard of the builder, and goes on.
 
-  python -m pinpp_jax.tools.check RELEASE --html=check.html --json=check.json
+  pinpp check RELEASE --html=check.html --json=check.json
 
 A build stops at the first broken thing; this lists all of them, by kind and by
 class, with pictures. Exit status: 0 if a build would refuse nothing, 1 if it

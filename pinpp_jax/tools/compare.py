@@ -1,6 +1,6 @@
 r"""Two robustness evaluations of the same images, image by image.
 
-  python -m pinpp_jax.tools.compare A/result.json B/result.json
+  pinpp compare A/result.json B/result.json
 
 For each set of flags that both results have: either accuracy, the images that
 only one of the networks gets right, and McNemar's exact two-sided test of
@@ -103,8 +103,8 @@ def table(pairs: Mapping[str, Pair]) -> str:
   lines = ['{:12}{:>9}{:>9}{:>12}{:>13}{:>9}'.format(*head)]
   for name, found in pairs.items():
     lines.append(
-      f'{name:12}{found.first / found.images:9.2%}'
-      f'{found.second / found.images:9.2%}{found.only_first:12}'
+      f'{name:12}{100 * found.first / found.images:7.2f} %'
+      f'{100 * found.second / found.images:7.2f} %{found.only_first:12}'
       f'{found.only_second:13}{found.p_value:9.3f}'
     )
   return '\n'.join(lines)

@@ -1,6 +1,6 @@
 """Scores heat maps against the part masks of concepts.
 
-python -m pinpp_jax.tools.concepts HEATMAPS --dataset=pinpp --split=test
+pinpp concepts HEATMAPS --dataset=pinpp --split=test
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Writes a built data set in a form that other software reads.
 
-python -m pinpp_jax.tools.export coco pinpp --output=coco --kind=both --lvis
-python -m pinpp_jax.tools.export parquet pinpp pinpp_pseudo --output=parquet
+pinpp export coco pinpp --output=coco --kind=both --lvis
+pinpp export parquet pinpp pinpp_pseudo --output=parquet
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The label table of a data set, a run or a release: look up, search, export.
 
-python -m pinpp_jax.tools.labels pinpp_mini wheel
-python -m pinpp_jax.tools.labels RELEASE --object=tench
-python -m pinpp_jax.tools.labels runs/mpm-mini --csv --output=parts.csv
+pinpp labels pinpp_mini wheel
+pinpp labels RELEASE --object=tench
+pinpp labels runs/mpm-mini --csv --output=parts.csv
 """
 
 import argparse

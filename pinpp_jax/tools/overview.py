@@ -1,6 +1,6 @@
 """One page over several runs, such as the three stages of the method.
 
-  python -m pinpp_jax.tools.overview runs/segmenter-mini runs/label-mini \
+  pinpp overview runs/segmenter-mini runs/label-mini \
       runs/mpm-mini --output=runs/mini.html
 """
 
@@ -50,7 +50,7 @@ class Stage:
 def parser() -> argparse.ArgumentParser:
   """Returns the command line of this tool."""
   result = argparse.ArgumentParser(
-    prog='python -m pinpp_jax.tools.overview',
+    prog='pinpp overview',
     description='Writes one page over several finished runs.',
   )
   result.add_argument('runs', nargs='+', help='folders of finished runs')
@@ -149,7 +149,7 @@ def _labelled(
   for name, some in values.items():
     on = 'annotated test images' if name == 'test' else 'the labelled images'
     for score in ('part_miou_known', 'pixel_accuracy_known'):
-      value, images = f'{some[score]:.1%}', f'{some["images"]:,}'
+      value, images = f'{100 * some[score]:.1f} %', f'{some["images"]:,}'
       rows.append((scores.NAMES[score], on, value, images))
   made = Recorded(
     dataset=str(label.output(ml_collections.ConfigDict(config))),

@@ -1,7 +1,7 @@
 """Counts and sizes of a part data set, as tables and drawings.
 
-python -m pinpp_jax.tools.stats pinpp_mini --html=stats.html
-python -m pinpp_jax.tools.stats RELEASE --csv=FOLDER --png=FOLDER
+pinpp stats pinpp_mini --html=stats.html
+pinpp stats RELEASE --csv=FOLDER --png=FOLDER
 """
 
 import argparse
@@ -65,7 +65,7 @@ def _shown(name: str, value: float) -> str:
   if isinstance(value, int):
     return f'{value:,}'
   share = name.startswith(('share', 'median'))
-  return f'{value:.2%}' if share else f'{value:.2f}'
+  return f'{100 * value:.2f} %' if share else f'{value:.2f}'
 
 
 def as_text(found: Statistics) -> str:
@@ -101,7 +101,7 @@ def _class_line(row: statistics.ClassRow) -> dict[str, Any]:
     'images': row.images,
     'masks': row.masks,
     'per image': f'{row.masks_per_image:9.2f}',
-    'median area': f'{row.median_area:11.2%}',
+    'median area': f'{100 * row.median_area:9.2f} %',
   }
 
 

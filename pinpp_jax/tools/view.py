@@ -1,8 +1,8 @@
 """A local web page over images and their part masks.
 
-python -m pinpp_jax.tools.view pinpp_mini
-python -m pinpp_jax.tools.view RELEASE --imagenet_dir=IMAGENET
-python -m pinpp_jax.tools.view runs/mpm-mini --output=FOLDER
+pinpp view pinpp_mini
+pinpp view RELEASE --imagenet_dir=IMAGENET
+pinpp view runs/mpm-mini --output=FOLDER
 """
 
 import argparse

@@ -113,7 +113,7 @@ class TestMistakes:
       pinpp(tmp_path)
     message = str(e.value)
     assert str(tmp_path / 'pinpp') in message and '\n' not in message
-    assert 'python -m pinpp_jax.tools.build pinpp --manual_dir=' in message
+    assert 'pinpp build pinpp --manual_dir=' in message
     assert f'--data_dir={tmp_path}' in message
 
   def test_the_mini_needs_no_manual_folder(self, tmp_path):

@@ -42,7 +42,16 @@ def test_the_program(tmp_path, capsys):
   assert tools.main(['compare', *map(str, paths)]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert lines[0] == '4 images, linf, eps 0.1, standard'
-  assert lines[-1].split() == ['robust', '50.00%', '50.00%', '1', '1', '1.000']
+  assert lines[-1].split() == [
+    'robust',
+    '50.00',
+    '%',
+    '50.00',
+    '%',
+    '1',
+    '1',
+    '1.000',
+  ]
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def test_a_fresh_machine_is_told_what_to_type(tmp_path, capsys):
 def test_the_command_it_gives_builds_the_data_set(tmp_path, capsys):
   found = examine(tmp_path, manual_dir=DUMMY)
   command = shlex.split(line(found, 'pinpp', 'warning').command)
-  assert command[:3] == ['python', '-m', 'pinpp_jax.tools.build']
-  assert build.main(command[3:]) == 0
+  assert command[:2] == ['pinpp', 'build']
+  assert build.main(command[2:]) == 0
   again = examine(tmp_path, manual_dir=DUMMY)
   assert '2 classes, 4 parts' in line(again, 'pinpp 1.0.0', 'ok').found
 

@@ -45,7 +45,7 @@ truth/<wnid>/            part masks of all images without annotation, kept
                          aside: 0 background, then the parts in the order of
                          `categories`
 
-In {agreement:.0%} of the training images the background's texture agrees with
+In {agreement} of the training images the background's texture agrees with
 the class; in the validation images it is always that of another class.
 """
 
@@ -191,7 +191,7 @@ def _write(
     annotated=annotated,
     unannotated=unannotated,
     validation=validation,
-    agreement=AGREEMENT,
+    agreement=f'{100 * AGREEMENT:.0f} %',
   )
   _put(folder / 'README.md', text.encode())
 

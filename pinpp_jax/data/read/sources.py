@@ -127,10 +127,7 @@ def _how_to_make(dataset: str, root: pathlib.Path) -> str:
     size = ':mini' if dataset.endswith('_mini') else ''
     return f'Make it: {pseudo.COMMAND}{size} --config.data.data_dir={root}'
   manual = '' if dataset == 'pinpp_mini' else ' --manual_dir=DIR'
-  return (
-    f'Build it: python -m pinpp_jax.tools.build {dataset}{manual}'
-    f' --data_dir={root}'
-  )
+  return f'Build it: pinpp build {dataset}{manual} --data_dir={root}'
 
 
 def file_names(dataset: str, data_dir: str = '') -> frozenset[str]:

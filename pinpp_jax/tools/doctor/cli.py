@@ -1,7 +1,7 @@
 """Says what is installed, what JAX runs on, which data there are, what to do.
 
-  python -m pinpp_jax.tools.doctor
-  python -m pinpp_jax.tools.doctor --manual_dir=PIN++ --imagenet_dir=IMAGENET
+  pinpp doctor
+  pinpp doctor --manual_dir=PIN++ --imagenet_dir=IMAGENET
 
 Nothing is changed. Exit status: 0, or 1 if something that was found or named
 cannot work.

@@ -10,7 +10,7 @@ from pinpp_jax.tools.doctor.diagnosis import Line, missing, ok, warn
 
 _SAMPLED = 5  # Classes of which one image is looked up in the copy.
 _SOURCE = 'https://huggingface.co/datasets/lixiao20/PartImageNetPP'
-_BUILD = 'python -m pinpp_jax.tools.build'
+_BUILD = 'pinpp build'
 
 
 def data_sets(root: pathlib.Path) -> Iterator[Line]:
@@ -98,7 +98,7 @@ def release(folder: pathlib.Path, named: bool) -> Iterator[Line]:
       yield warn('release', f'{name} is not there: {why}')
   for kind in (*findings.refused, *findings.skipped):
     example = findings.examples[kind][0]
-    command = f'python -m pinpp_jax.tools.check {folder}'
+    command = f'pinpp check {folder}'
     yield missing('release', f'{kind}: {example}', command)
 
 
@@ -152,7 +152,7 @@ def images(
       absent.append(str(error))
   if absent:
     words = f'{len(absent)} of {len(looked)} sampled images: {absent[0]}'
-    command = f'python -m pinpp_jax.tools.check {folder}'
+    command = f'pinpp check {folder}'
     yield missing('ImageNet copy', words, command)
 
 

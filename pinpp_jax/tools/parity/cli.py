@@ -1,6 +1,6 @@
 """Compares this project with numbers recorded from the PyTorch reference.
 
-  python -m pinpp_jax.tools.parity FOLDER [--x64]
+  pinpp parity FOLDER [--x64]
 
 Everything a folder of golden files holds is computed again, with the options
 under which we are the reference's equal: weights and inputs by the fill rule,
