@@ -117,7 +117,7 @@ class TestMistakes:
     assert f'--data_dir={tmp_path}' in message
 
   def test_the_mini_needs_no_manual_folder(self, tmp_path):
-    with pytest.raises(UserError, match='tools.build pinpp_mini --data_dir'):
+    with pytest.raises(UserError, match='pinpp build pinpp_mini --data_dir'):
       pinpp(tmp_path, dataset='pinpp_mini')
 
   @pytest.mark.parametrize('split', ['training', 'train[:', '', 'train[1:x]'])
