@@ -11,12 +11,13 @@ from absl import logging
 from flax import linen as nn
 import jax
 
-from pinpp_jax import checkpoint, evals, inputs, recipe, report, sharding
+from pinpp_jax import checkpoint, evals, inputs, recipe, sharding
 from pinpp_jax.construct import Config, construct
 from pinpp_jax.data.labels import write_json
 from pinpp_jax.data.read.sources import Chosen, Source
 from pinpp_jax.errors import UserError
 from pinpp_jax.evals import samples
+from pinpp_jax.report import page
 from pinpp_jax.runs import rundir
 
 Evaluators = dict[str, Callable[[Any, jax.Array], dict[str, float]]]
@@ -95,7 +96,7 @@ def finish(config: Config, data: inputs.Inputs, workdir: pathlib.Path) -> None:
       logging.info('%-36s %.4f', name, found[name])
   if writes:
     samples.save(workdir / 'samples.npz', shown)
-    logging.info('Report: %s', report.write(workdir, weights=weights))
+    logging.info('Report: %s', page.write(workdir, weights=weights))
 
 
 def spread(source: Source, number: int) -> Chosen:

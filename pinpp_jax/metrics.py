@@ -11,7 +11,6 @@ from typing import Any
 from absl import logging
 import jax
 import numpy as np
-import tensorboardX
 
 from pinpp_jax.machine import processes
 
@@ -70,6 +69,9 @@ class Writer:
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / FILE
     _keep_until(self._path, step)
+    # It imports torch where there is one, which no reader of metrics needs.
+    import tensorboardX
+
     # TensorBoard hides the values of an earlier attempt from here on.
     self._board = tensorboardX.SummaryWriter(
       str(workdir), purge_step=step + 1 if step else None

@@ -17,8 +17,9 @@ batches    from a source to batches
 or TensorFlow.
 """
 
-from pinpp_jax.data.batches.pipeline import evaluation, example_id, training
-from pinpp_jax.data.batches.prefetch import Batches
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from pinpp_jax.data.labels import LabelTable
 from pinpp_jax.data.read.sources import (
   Chosen,
@@ -42,3 +43,22 @@ __all__ = [
   'example_id',
   'training',
 ]
+
+if TYPE_CHECKING:
+  from pinpp_jax.data.batches.pipeline import evaluation, example_id, training
+  from pinpp_jax.data.batches.prefetch import Batches
+
+# Imported when asked for: Grain takes a second, and masks do not need it.
+_OF_BATCHES = {
+  'Batches': 'prefetch',
+  'evaluation': 'pipeline',
+  'example_id': 'pipeline',
+  'training': 'pipeline',
+}
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _OF_BATCHES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  module = importlib.import_module(f'{__name__}.batches.{_OF_BATCHES[name]}')
+  return getattr(module, name)

@@ -11,12 +11,11 @@ import json
 import sys
 from typing import Any
 
-from pinpp_jax.data import files
+from pinpp_jax.data import colours, files
 from pinpp_jax.data.labels import LabelTable, Part
 from pinpp_jax.data.read import open_any
 from pinpp_jax.data.release import concepts
 from pinpp_jax.errors import UserError
-from pinpp_jax.report import pictures
 from pinpp_jax.tools import columns, terminal
 
 _EPILOG = """\
@@ -114,7 +113,7 @@ def row(part: Part) -> dict[str, Any]:
     'whole': concepts.whole(part),
     'inside': list(part.parent),
     'masks': part.count,
-    'colour': pictures.colour(part.local_index),
+    'colour': colours.colour(part.local_index),
   }
 
 

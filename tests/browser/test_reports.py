@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from pinpp_jax import metrics, report, tools
+from pinpp_jax import metrics, tools
 from pinpp_jax.data.read.sources import Recorded
 from pinpp_jax.evals import samples
+from pinpp_jax.report import page as page_lib
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +38,7 @@ def run_page(mini_data, tmp_path_factory):
       write(step, {'train/loss': 1 / step, 'train/learning_rate': 0.1})
   labels.save(folder / 'labels.json')
   samples.save(folder / 'samples.npz', found)
-  return report.write(folder, command='python -m pinpp_jax.main')
+  return page_lib.write(folder, command='python -m pinpp_jax.main')
 
 
 @pytest.fixture(scope='module')

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from pinpp_jax import metrics, report
+from pinpp_jax import metrics
 from pinpp_jax.data.labels import LabelTable, Part
 from pinpp_jax.evals import samples
-from pinpp_jax.report import curves, pictures, scores
+from pinpp_jax.report import curves, page, pictures, scores
 
 CONFIG = {
   'run': 'train',
@@ -104,7 +104,7 @@ def workdir(tmp_path, labels):
 
 def test_page_from_the_folder_alone(workdir):
   before = set(os.listdir(workdir))
-  html = report.write(workdir).read_text()
+  html = page.write(workdir).read_text()
   assert set(os.listdir(workdir)) == before | {'report.html'}
   for text in (
     '<h1>mpm-mini</h1>',
@@ -130,24 +130,24 @@ def test_page_from_the_folder_alone(workdir):
 
 
 def test_page_needs_nothing_else(workdir):
-  html = report.write(workdir).read_text()
+  html = page.write(workdir).read_text()
   links = re.findall(r'(?:src|href)="([^"]{0,30})', html)
   assert links and all(link.startswith('data:image/') for link in links)
   assert 'url(' not in html and '<script' not in html and '@import' not in html
 
 
 def test_names_are_escaped(workdir):
-  html = report.write(workdir).read_text()
+  html = page.write(workdir).read_text()
   assert 'c&lt;up&gt;' in html and 'c<up>' not in html
 
 
 def test_the_same_run_gives_the_same_page(workdir):
-  first = report.write(workdir).read_bytes()
-  assert report.write(workdir).read_bytes() == first
+  first = page.write(workdir).read_bytes()
+  assert page.write(workdir).read_bytes() == first
 
 
 def test_an_empty_folder_gives_a_page(tmp_path):
-  html = report.write(tmp_path).read_text()
+  html = page.write(tmp_path).read_text()
   assert 'No final scores yet' in html
   assert '<img' not in html and 'Predictions' not in html
 
@@ -158,11 +158,11 @@ def test_an_empty_folder_gives_a_page(tmp_path):
 def test_any_file_may_be_missing(workdir, missing):
   for path in workdir.glob(f'{missing}.*'):
     path.unlink()
-  assert '</html>' in report.write(workdir).read_text()
+  assert '</html>' in page.write(workdir).read_text()
 
 
 def test_what_is_given_wins_over_the_folder(workdir, labels):
-  html = report.write(
+  html = page.write(
     workdir,
     title='A title',
     command='another',
@@ -176,20 +176,20 @@ def test_what_is_given_wins_over_the_folder(workdir, labels):
 
 
 def test_an_interrupted_write_leaves_the_old_page(workdir, monkeypatch):
-  old = report.write(workdir).read_text()
+  old = page.write(workdir).read_text()
 
   def die(*_):
     raise KeyboardInterrupt
 
   monkeypatch.setattr(os, 'replace', die)
   with pytest.raises(KeyboardInterrupt):
-    report.write(workdir, title='new')
+    page.write(workdir, title='new')
   assert (workdir / 'report.html').read_text() == old
 
 
 def test_only_the_first_process_writes(workdir, monkeypatch):
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
-  report.write(workdir)
+  page.write(workdir)
   assert not (workdir / 'report.html').exists()
 
 
@@ -294,13 +294,13 @@ def test_samples_at_every_pixel_without_a_class(workdir):
   sample = dataclasses.replace(
     one, true=fine, predicted=fine * 0, predicted_class=None
   )
-  html = report.write(workdir, samples=[sample]).read_text()
+  html = page.write(workdir, samples=[sample]).read_text()
   assert 'predicted parts (0 %)' in html
   assert 'class="badge' not in html
 
 
 def test_grids_and_priors_are_rows_with_a_note(workdir):
-  html = report.write(workdir).read_text()
+  html = page.write(workdir).read_text()
   assert '8-pixel' not in html and 'ocation prior' not in html
   more = {
     'test/part_miou_known_grid': 0.3,
@@ -309,7 +309,7 @@ def test_grids_and_priors_are_rows_with_a_note(workdir):
     'test/part_miou_known_prior_high': 0.13,
     'test/part_miou_known_grid_prior': 0.1,
   }
-  html = report.write(workdir, scores=SCORES | more).read_text()
+  html = page.write(workdir, scores=SCORES | more).read_text()
   for text in (
     'Part mIoU, class known (location prior)',
     '12.0 % – 13.0 %',
