@@ -122,7 +122,7 @@ shift || true
 case $command in
   mini)
     prepare ''
-    export TFDS_DATA_DIR=${TFDS_DATA_DIR:-$PWD/data}
+    mkdir -p data
     for stage in segmenter label mpm; do
       "$venv/bin/python" -m pinpp_jax.main --config="configs/$stage.py:mini"
     done
@@ -141,9 +141,14 @@ case $command in
     ;;
   run)
     prepare ''
+    mkdir -p data
     exec "$venv/bin/python" -m pinpp_jax.main "$@"
     ;;
-  install) prepare '' ;;
+  install)
+    prepare ''
+    # Tools and runs look for data sets here unless TFDS_DATA_DIR is set.
+    mkdir -p data
+    ;;
   slurm) slurm "$@" ;;
   tpu) tpu "$@" ;;
   help | -h | --help) usage ;;

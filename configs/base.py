@@ -38,7 +38,8 @@ def recipe(size: str) -> Any:
 
   config.data = dict(
     name='pinpp',
-    # '' is the TFDS default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    # '' is $TFDS_DATA_DIR, else data/ of the checkout if it is there, else
+    # ~/tensorflow_datasets.
     data_dir='',
     # The hash that the data set's split must have; '' for any.
     split_hash='',

@@ -22,7 +22,7 @@ OURS = {
   'augment': {'errors'},
   'checkpoint': {'data', 'errors'},
   'construct': {'errors'},
-  'data': {'errors'},
+  'data': {'errors', 'machine'},
   'errors': set(),
   'evals': {'attacks', 'construct', 'data', 'errors', 'machine', 'metrics'},
   'evaluate': _RUN | {'report'},

@@ -8,13 +8,13 @@ import argparse
 from collections.abc import Sequence
 import json
 import logging
-import os
 import pathlib
 import sys
 from typing import Any
 
 from pinpp_jax.data.build.run import build
 from pinpp_jax.errors import UserError
+from pinpp_jax.machine import data_folder
 
 _EPILOG = """\
 The manual folder of pinpp holds the release (json/, including/,
@@ -39,11 +39,7 @@ def parser() -> argparse.ArgumentParser:
   )
   add = result.add_argument
   add('dataset', choices=('pinpp', 'pinpp_mini'))
-  add(
-    '--data_dir',
-    default=os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets'),
-    help='where built data sets lie (default: %(default)s)',
-  )
+  add('--data_dir', default='', help=data_folder.HELP)
   add(
     '--manual_dir',
     default='',
@@ -99,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   level = said.level
   said.setLevel(logging.WARNING)
   try:
+    options.data_dir = options.data_dir or data_folder.default()
     folder = build(**vars(options))
   except UserError as error:
     print(f'build: {error}', file=sys.stderr)

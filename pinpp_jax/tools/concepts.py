@@ -21,6 +21,7 @@ from pinpp_jax.data.release import concepts
 from pinpp_jax.errors import UserError
 from pinpp_jax.exports import outlines
 from pinpp_jax.heatmaps import Scores, Tally
+from pinpp_jax.machine import data_folder
 from pinpp_jax.tools import columns, terminal
 
 NAMES = 'concepts.txt'
@@ -56,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     '--dataset', default='pinpp', help='built data set (default: %(default)s)'
   )
   add('--split', default='test', help='of the data set (default: %(default)s)')
-  add('--data_dir', default='', help='where built data sets lie')
+  add('--data_dir', default='', help=data_folder.HELP)
   add(
     '--thresholds',
     type=_numbers,

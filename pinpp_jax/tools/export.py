@@ -15,6 +15,7 @@ from pinpp_jax import exports
 from pinpp_jax.data.read.annotated import AnnotatedImage, DataSet
 from pinpp_jax.errors import UserError
 from pinpp_jax.exports import coco
+from pinpp_jax.machine import data_folder
 from pinpp_jax.tools import terminal
 
 # format -> what it is.
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add('dataset', nargs='+', help='built data sets (names or folders)')
     add('--output', required=True, metavar='FOLDER', help='a new folder')
     add('--splits', default='', help='such as train,validation; default: all')
-    add('--data_dir', default='', help='where built data sets lie')
+    add('--data_dir', default='', help=data_folder.HELP)
   words['coco'].add_argument(
     '--kind',
     choices=coco.KINDS,

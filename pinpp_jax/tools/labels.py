@@ -16,6 +16,7 @@ from pinpp_jax.data.labels import LabelTable, Part
 from pinpp_jax.data.read import open_any
 from pinpp_jax.data.release import concepts
 from pinpp_jax.errors import UserError
+from pinpp_jax.machine import data_folder
 from pinpp_jax.tools import columns, terminal
 
 _EPILOG = """\
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     action='store_true',
     help='one line per concept, instead of one per part',
   )
-  add('--data_dir', default='', help='where built data sets lie')
+  add('--data_dir', default='', help=data_folder.HELP)
   form = result.add_mutually_exclusive_group()
   form.add_argument('--csv', action='store_true', help='as CSV')
   form.add_argument('--json', action='store_true', help='as JSON')

@@ -19,6 +19,7 @@ from pinpp_jax.data.build import check_release
 from pinpp_jax.data.read import statistics
 from pinpp_jax.data.read.statistics import Statistics
 from pinpp_jax.errors import UserError
+from pinpp_jax.machine import data_folder
 from pinpp_jax.report import distributions, template
 from pinpp_jax.tools import columns, terminal
 
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
   )
   add = result.add_argument
   add('source', help='a release folder, or a built data set (name or folder)')
-  add('--data_dir', default='', help='where built data sets lie')
+  add('--data_dir', default='', help=data_folder.HELP)
   add('--json', metavar='FILE', help='write all numbers for machines')
   add(
     '--csv',

@@ -17,6 +17,7 @@ import webbrowser
 import tqdm
 
 from pinpp_jax.errors import UserError
+from pinpp_jax.machine import data_folder
 from pinpp_jax.tools import terminal
 from pinpp_jax.viewer import open_catalogue, publish, query, server
 from pinpp_jax.viewer.catalogue import Catalogue
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     'source',
     help='a built data set (name or folder), a release, or a run',
   )
-  add('--data_dir', default='', help='where built data sets lie')
+  add('--data_dir', default='', help=data_folder.HELP)
   add(
     '--imagenet_dir',
     default='',

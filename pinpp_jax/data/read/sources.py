@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 import pathlib
 from typing import Any, Protocol, TypedDict
 
@@ -25,6 +24,7 @@ from pinpp_jax.data.read import pseudo
 from pinpp_jax.data.read.shards import Records
 from pinpp_jax.data.release import splits
 from pinpp_jax.errors import DamagedError, UserError
+from pinpp_jax.machine import data_folder as data_folder_lib
 
 
 class Example(TypedDict):
@@ -73,13 +73,13 @@ class Split(Source, Protocol):
 
 
 def data_folder(data_dir: str = '') -> pathlib.Path:
-  """Returns the folder of built data sets.
+  """Returns the folder of built data sets: `data_dir`, if given.
 
-  That is `data_dir` if given, else the environment variable TFDS_DATA_DIR, else
-  ~/tensorflow_datasets, as in TFDS.
+  Else that of `pinpp_jax.machine.data_folder`.
   """
-  default = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
-  return pathlib.Path(data_dir or default).expanduser()
+  if data_dir:
+    return pathlib.Path(data_dir).expanduser()
+  return data_folder_lib.default()
 
 
 def dataset_folder(dataset: str, data_dir: str = '') -> pathlib.Path:
@@ -96,17 +96,33 @@ def dataset_folder(dataset: str, data_dir: str = '') -> pathlib.Path:
   root = data_folder(data_dir)
   if dataset and (given := _given(dataset)):
     return given
-  folder = root / dataset
-  versions = [p.parent for p in folder.glob('*/dataset_info.json')]
-  # Unfinished builds are in folders whose names are not versions.
-  versions = [p for p in versions if p.name.replace('.', '').isdigit()]
+  versions = _versions(root / dataset)
   if not versions:
+    usual = data_folder_lib.USUAL
+    there = _versions(usual / dataset)
+    way_out = (
+      f'There is one in {usual}: --data_dir={usual}'
+      f' (of a run: --config.data.data_dir={usual}).'
+      if there
+      else _how_to_make(dataset, root)
+    )
     raise UserError(
       f'Data set {dataset!r} was not found: there is no'
-      f' {folder}/<version>/dataset_info.json.'
-      f' {_how_to_make(dataset, root)}'
+      f' {root / dataset}/<version>/dataset_info.json. {way_out}'
     )
   return max(versions, key=lambda p: [int(n) for n in p.name.split('.')])
+
+
+def _versions(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the built versions in a folder.
+
+  Unfinished builds are in folders whose names are not versions.
+  """
+  return [
+    path.parent
+    for path in folder.glob('*/dataset_info.json')
+    if path.parent.name.replace('.', '').isdigit()
+  ]
 
 
 def _given(dataset: str) -> pathlib.Path | None:

@@ -15,6 +15,7 @@ import os
 import pathlib
 import textwrap
 
+from pinpp_jax.machine import data_folder
 from pinpp_jax.machine.accelerators import accelerators
 from pinpp_jax.tools import terminal
 from pinpp_jax.tools.doctor import data, diagnosis, machine
@@ -33,11 +34,7 @@ def parser() -> argparse.ArgumentParser:
     'work.',
   )
   add = result.add_argument
-  add(
-    '--data_dir',
-    default=os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets'),
-    help='where built data sets lie (default: %(default)s)',
-  )
+  add('--data_dir', default='', help=data_folder.HELP)
   add(
     '--manual_dir',
     default='',
@@ -128,7 +125,8 @@ def text(sections: dict[str, list[Line]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
   """Prints the diagnosis; returns 0, or 1 if something cannot work."""
   options = parser().parse_args(arguments)
-  found = examine(options.data_dir, options.manual_dir, options.imagenet_dir)
+  data_dir = options.data_dir or str(data_folder.default())
+  found = examine(data_dir, options.manual_dir, options.imagenet_dir)
   lines = [line for some in found.values() for line in some]
   broken = any(line.state == diagnosis.MISSING for line in lines)
   if options.json:
